@@ -1,0 +1,159 @@
+"""What flows between stages: frozen dataclasses, each written as a file or directory that describes itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgekd.errors import ModelError
+from edgekd.stage import digest_file, fingerprint, write_json
+
+T = TypeVar("T", bound="Artifact")
+HUB = "hub"  # ModelSpec.weights: the ones its library downloads
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Base of the artifacts: a JSON round trip and a fingerprint of the content."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls: type[T], record: dict[str, Any]) -> T:
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in known})
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.to_json())
+
+
+@dataclass(frozen=True)
+class ModelSpec(Artifact):
+    """How to build a model; a searched student's `kwargs` are its genotype.
+
+    `source` is who builds it: `timm`, `torchvision`, or `edgekd` for a reference net of `edgekd.models`. `weights` is a
+    file, HUB, or None for random ones. `input_shape` is (C, H, W), without the batch; `mean`, `std` normalise inputs.
+    """
+
+    source: str
+    name: str
+    num_classes: int
+    input_shape: tuple[int, int, int]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Content, never a path: a weights file counts by its bytes."""
+        record = self.to_json()
+        if self.weights not in (None, HUB):
+            record["weights"] = digest_file(Path(str(self.weights)))
+        return fingerprint(record)
+
+
+@dataclass(frozen=True)
+class Checkpoint(Artifact):
+    """A trained model: a directory with `checkpoint.json` and `model.safetensors`."""
+
+    path: str
+    spec: ModelSpec
+    metrics: dict[str, float] = field(default_factory=dict)
+    scheme: str | None = None
+    scheme_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Path:
+        return Path(self.path) / "model.safetensors"
+
+    def save(self) -> None:
+        """Write `checkpoint.json`; the weights are written beside it by whoever trained them."""
+        record = self.to_json()
+        del record["path"]
+        write_json(Path(self.path) / "checkpoint.json", record)
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        file = Path(path) / "checkpoint.json"
+        if not file.is_file():
+            raise ModelError(f"{path} holds no checkpoint.json", "Name a directory that distill or quantize wrote.")
+        record = json.loads(file.read_text())
+        spec = ModelSpec.from_json(record.pop("spec"))
+        return cls(path=str(path), spec=spec, **record)
+
+    def fingerprint(self) -> str:
+        record = self.to_json()
+        del record["path"]
+        record["spec"] = self.spec.fingerprint()
+        return fingerprint({**record, "weights": digest_file(self.weights)})
+
+
+@dataclass(frozen=True)
+class OnnxModel(Artifact):
+    """A graph that deploys. Input `images` float32 [B, C, H, W], normalised; output `logits` float32 [B, K]."""
+
+    path: str
+    artifact: str  # its name in the ledger: teacher | onnx-fp32 | onnx-int8
+    precision: str  # fp32 | int8
+    opset: int
+    input_shape: tuple[int, int, int]
+    scheme: str | None = None
+    parity: dict[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        record = self.to_json()
+        record["path"] = digest_file(Path(self.path))
+        return fingerprint(record)
+
+
+@dataclass(frozen=True)
+class Engine(Artifact):
+    """What a runtime loads on one device."""
+
+    path: str
+    backend: str
+    device: dict[str, str]
+    versions: dict[str, str]
+    build_log: str = ""
+
+
+@dataclass(frozen=True)
+class LatencyReport(Artifact):
+    """One measurement: every sample in nanoseconds, and the conditions it was taken under."""
+
+    artifact: str
+    target: str
+    backend: str
+    precision: str
+    batch: int
+    samples_ns: tuple[int, ...]
+    conditions: dict[str, Any]
+    measured: bool = True
+
+    def summary(self) -> dict[str, Any]:
+        """The report's row: percentiles and mean in ms (nearest rank), throughput in images per second."""
+        ordered = sorted(self.samples_ns)
+        n = len(ordered)
+
+        def rank(q: float) -> float:
+            return ordered[min(n - 1, max(0, -(-int(q * n * 100) // 100) - 1))] / 1e6
+
+        mean_ms = sum(ordered) / n / 1e6
+        return {
+            "artifact": self.artifact,
+            "target": self.target,
+            "backend": self.backend,
+            "precision": self.precision,
+            "batch": self.batch,
+            "p50_ms": rank(0.50),
+            "p90_ms": rank(0.90),
+            "p99_ms": rank(0.99),
+            "mean_ms": mean_ms,
+            "throughput_per_s": self.batch / (mean_ms / 1e3),
+            "n": n,
+            "measured": self.measured,
+            "conditions": self.conditions,
+        }

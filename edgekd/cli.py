@@ -1,0 +1,402 @@
+"""The command line: parse, one library call, render. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from edgekd.errors import EdgekdError, RunDirectoryError
+
+if TYPE_CHECKING:
+    from edgekd.config import RunConfig
+    from edgekd.progress import Progress
+
+_RUN: ContextVar[Path | None] = ContextVar("run directory of this command", default=None)
+
+
+class _Group(TyperGroup):
+    """Errors become one message and an exit code: 2 for wrong input, 3 for a failed run, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        _RUN.set(None)
+        try:
+            return super().invoke(ctx)
+        except EdgekdError as error:
+            _stop(f"error: {error.what}\n{error.fix}", error.exit_code)
+        except KeyboardInterrupt:
+            _stop("stopped; the same command goes on from here", 130)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if type(error).__module__.startswith(("typer.", "click.")):  # usage errors: typer prints them and exits 2
+                raise
+            log = _write_log()
+            _stop(f"error: {type(error).__name__}: {error}\nThis is a fault in edgekd; the traceback is in {log}", 3)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code) from None
+
+
+def _write_log() -> Path:
+    """The current traceback in RUN/error.log, or in a temporary file where there is no run or no room."""
+    run = _RUN.get()
+    text = traceback.format_exc()
+    if run is not None and (run / ".edgekd").is_file():
+        with suppress(OSError):
+            (run / "error.log").write_text(text)
+            return run / "error.log"
+    with tempfile.NamedTemporaryFile("w", prefix="edgekd-error-", suffix=".log", delete=False) as file:
+        file.write(text)
+    return Path(file.name)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich would double the time of --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Stage(str, Enum):
+    teacher = "teacher"
+    search = "search"
+    distill = "distill"
+    quantize = "quantize"
+    export = "export"
+    profile = "profile"
+
+
+Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; `edgekd init` writes one.")]
+Source = Annotated[Path | None, typer.Argument(metavar="[RUN|CONFIG]", help="A run directory, or a YAML file.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Data = Annotated[str | None, typer.Option(help="Folder, .npz, .parquet, sheet archive, or the word digits.")]
+Target = Annotated[str | None, typer.Option(help="Device to deploy on; `edgekd targets` lists them.")]
+Teacher = Annotated[str | None, typer.Option(help="timm:NAME, torchvision:NAME or file:PATH; none: train one.")]
+Latency = Annotated[str | None, typer.Option(help="Limit of the INT8 student at batch 1: 2ms, 500us, 6x.")]
+Seed = Annotated[int | None, typer.Option(help="Of every random choice.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key: --set distill.epochs=10.")]
+Out = Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")]
+Force = Annotated[bool, typer.Option("--force", help="Do this stage again.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, nothing else there.")]
+
+
+def _config(file: Path | None, assignments: list[str] | None, **flags: Any) -> RunConfig:
+    from edgekd.config import load_config
+
+    return load_config(file, assignments or (), {key.replace("__", "."): value for key, value in flags.items()})
+
+
+def _default_out(file: Path | None, config: RunConfig) -> Path:
+    return Path("runs") / (file.stem if file is not None else f"{Path(config.data).stem}-{config.target}")
+
+
+@contextmanager
+def _working(run: Path | None, json: bool) -> Iterator[Progress]:
+    """The progress of a long call; whatever libraries print goes to standard error."""
+    from edgekd.progress import NullProgress, PlainProgress, RichProgress
+
+    _RUN.set(run)
+    with redirect_stdout(sys.stderr):
+        yield NullProgress() if json else RichProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+@app.command()
+def compress(
+    config: Config = None,
+    data: Data = None,
+    target: Target = None,
+    teacher: Teacher = None,
+    latency: Latency = None,
+    seed: Seed = None,
+    out: Out = None,
+    assignments: Set = None,
+    until: Annotated[Stage | None, typer.Option(help="Last stage to do.")] = None,
+    start: Annotated[
+        Stage | None, typer.Option("--from", help="First stage to do; those before must be there.")
+    ] = None,
+    force: Annotated[list[Stage] | None, typer.Option(help="Do this stage again, even if it is there.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; write nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """The whole chain: teacher, search, distill, quantize, export, profile, report."""
+    from edgekd import pipeline, render
+
+    run_config = _config(
+        config, assignments, data=data, target=target, teacher__source=teacher, latency=latency, seed=seed
+    )
+    out = out or _default_out(config, run_config)
+    stages: dict[str, Any] = {
+        "until": until and until.value,
+        "start": start and start.value,
+        "force": [stage.value for stage in force or ()],
+    }
+    if dry_run:
+        render.plan(pipeline.plan(run_config, out, **stages), out, json)
+        return
+    with _working(out, json) as progress:
+        report = pipeline.compress(run_config, out, progress=progress, **stages)
+    render.report(report, out, json)
+
+
+def _stage(
+    name: str,
+    source: Path | None,
+    assignments: list[str] | None,
+    out: Path | None,
+    force: bool,
+    json: bool,
+    **flags: Any,
+) -> None:
+    """The chain as far as stage `name`: of an existing run directory, or of a config and flags."""
+    from edgekd import pipeline, render
+
+    if source is not None and source.is_dir():
+        if assignments or out or any(value is not None for value in flags.values()):
+            raise RunDirectoryError(
+                f"{source} is a run directory and has its own config", "Leave out the flags, or name a YAML file."
+            )
+        with _working(source, json) as progress:
+            report = pipeline.run_stage(name, source, force=force, progress=progress)
+        render.report(report, source, json)
+        return
+    config = _config(source, assignments, **flags)
+    out = out or _default_out(source, config)
+    with _working(out, json) as progress:
+        report = pipeline.compress(config, out, until=name, force=[name] if force else [], progress=progress)
+    render.report(report, out, json)
+
+
+@app.command()
+def search(
+    source: Source = None,
+    data: Data = None,
+    target: Target = None,
+    teacher: Teacher = None,
+    latency: Latency = None,
+    seed: Seed = None,
+    out: Out = None,
+    assignments: Set = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Find the student, without training it."""
+    flags = {"data": data, "target": target, "teacher__source": teacher, "latency": latency, "seed": seed}
+    _stage("search", source, assignments, out, force, json, **flags)
+
+
+@app.command()
+def distill(
+    source: Source = None,
+    data: Data = None,
+    target: Target = None,
+    teacher: Teacher = None,
+    student: Annotated[str | None, typer.Option(help="Take this student, such as resnet20; no search.")] = None,
+    latency: Latency = None,
+    seed: Seed = None,
+    out: Out = None,
+    assignments: Set = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train the student on the teacher's outputs."""
+    flags = {"data": data, "target": target, "teacher__source": teacher, "latency": latency, "seed": seed}
+    _stage("distill", source, assignments, out, force, json, search__student=student, **flags)
+
+
+@app.command()
+def quantize(
+    source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, or what distill wrote.")],
+    data: Data = None,
+    target: Target = None,
+    teacher: Teacher = None,
+    seed: Seed = None,
+    out: Out = None,
+    assignments: Set = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """INT8 as the target's runtime executes it: calibration, then quantization-aware distillation."""
+    flags = {"data": data, "target": target, "teacher__source": teacher, "seed": seed}
+    if not (source / "checkpoint.json").is_file():
+        _stage("quantize", source, assignments, out, force, json, **flags)
+        return
+    from edgekd import render, standalone
+
+    out = _required(out, "--out", "directory for the quantized checkpoint")
+    config = _config(None, assignments, **flags)
+    with _working(out, json) as progress:
+        checkpoint = standalone.quantize_checkpoint(source, out, config, force=force, progress=progress)
+    render.artifact(checkpoint, json)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, or what distill or quantize wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Directory for a checkpoint's graph.")] = None,
+    opset: Annotated[int | None, typer.Option(min=18, help="ONNX operator set; default 18.")] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write ONNX."""
+    if not (source / "checkpoint.json").is_file():
+        _stage("export", source, None, out, force, json, export__opset=opset)
+        return
+    from edgekd import render, standalone
+    from edgekd.config import ExportConfig
+
+    out = _required(out, "--out", "directory for the ONNX file")
+    config = ExportConfig.model_validate({} if opset is None else {"opset": opset})
+    with _working(out, json):
+        model = standalone.export_checkpoint(source, out, config, force=force)
+    render.artifact(model, json)
+
+
+@app.command()
+def profile(
+    source: Annotated[Path, typer.Argument(metavar="RUN|MODEL.onnx", help="A run, or an ONNX file.")],
+    target: Target = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images per call; repeat for more.")] = None,
+    runs: Annotated[int | None, typer.Option(min=200, help="Timed calls; default 200.")] = None,
+    warmup: Annotated[int | None, typer.Option(min=1, help="Calls before them; default 50.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads, each pinned to a core; default 1.")] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure latency on the target, in a process of its own."""
+    options: dict[str, Any] = {"batches": batch or None, "runs": runs, "warmup": warmup, "threads": threads}
+    if source.suffix != ".onnx":
+        flags = {f"profile__{key}": value for key, value in options.items()}
+        _stage("profile", source, None, None, force, json, target=target, **flags)
+        return
+    from edgekd import render, standalone
+    from edgekd.config import ProfileConfig
+
+    target = _required(target, "--target", "device")
+    config = ProfileConfig(**{key: value for key, value in options.items() if value is not None})
+    with _working(None, json) as progress:
+        reports = standalone.profile_onnx(source, target, config, progress=progress)
+    render.latency([report.summary() for report in reports], target, json)
+
+
+def _required(value: Any, option: str, what: str) -> Any:
+    if value is None:
+        raise typer.BadParameter(f"name the {what}", param_hint=option)
+    return value
+
+
+@app.command()
+def report(run: Run, json: Json = False) -> None:
+    """Draw report.json and report.html again from what a run holds."""
+    from edgekd import render
+    from edgekd.report import build_report
+
+    with _working(run, json):
+        record = build_report(run)
+    render.report(record, run, json)
+
+
+@app.command()
+def status(run: Run, json: Json = False) -> None:
+    """What a run has done, and what is left."""
+    from edgekd import pipeline, render
+
+    render.rows(pipeline.status(run), json)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="YAML file to write.")] = Path("edgekd.yaml"),
+    data: Data = None,
+    target: Target = None,
+    teacher: Teacher = None,
+    latency: Latency = None,
+    seed: Seed = None,
+    assignments: Set = None,
+) -> None:
+    """Write a config with every key explained."""
+    from edgekd.init import write_config
+
+    config = _config(None, assignments, data=data, target=target, teacher__source=teacher, latency=latency, seed=seed)
+    write_config(file, config)
+    typer.echo(f"wrote {file}; run: edgekd compress {file}")
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="Show this one only.")] = None, json: Json = False) -> None:
+    """The distillation methods."""
+    from edgekd import render
+    from edgekd.catalog import METHODS, find
+
+    render.rows([find(METHODS, "method", name)] if name is not None else list(METHODS.values()), json, title="methods")
+
+
+@app.command()
+def spaces(json: Json = False) -> None:
+    """The student spaces."""
+    from edgekd import render
+    from edgekd.catalog import SPACES
+
+    render.rows(list(SPACES.values()), json, title="spaces")
+
+
+@app.command()
+def scorers(json: Json = False) -> None:
+    """The training-free scorers that rank a space."""
+    from edgekd import render
+    from edgekd.catalog import SCORERS
+
+    render.rows(list(SCORERS.values()), json, title="scorers")
+
+
+@app.command()
+def targets(json: Json = False) -> None:
+    """The devices."""
+    from edgekd import render
+    from edgekd.profile.devices import list_devices
+
+    render.rows(list_devices(), json, title="targets")
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What this machine has and lacks; exit code 3 when something is missing."""
+    from edgekd import render
+    from edgekd.doctor import diagnose
+
+    checks = diagnose()
+    render.checks(checks, json)
+    raise typer.Exit(0 if all(check.ok for check in checks) else 3)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from edgekd import __version__
+
+        typer.echo(f"edgekd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """A trained teacher and a target device in; a small student, deployed and measured there, out."""
+
+
+def main() -> None:
+    app()

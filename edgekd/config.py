@@ -1,0 +1,224 @@
+"""RunConfig: defaults <- YAML <- --set a.b=c <- flags. Unknown keys are errors; `None` means: chosen from the rest."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from edgekd.errors import ConfigError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainConfig(Section):
+    """How a network is trained: the teacher without a checkpoint, and the student."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training split")
+    batch_size: int = Field(128, ge=1, description="images per step")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
+    lr: float = Field(0.1, gt=0, description="peak learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and BatchNorm")
+    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then cosine to zero")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average; null for none")
+    pad: int | None = Field(None, ge=0, description="pixels of the pad-crop augmentation; null for size/8")
+    flip: bool | None = Field(None, description="horizontal flips; null for: no flips on digits, else yes")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the processor has bf16 arithmetic"
+    )
+    checkpoint_seconds: float = Field(20.0, gt=0, description="a killed run loses at most this much training")
+
+
+class TeacherConfig(Section):
+    source: str | None = Field(
+        None, description="timm:NAME, torchvision:NAME, edgekd:NAME or file:PATH; null: train one on the spot"
+    )
+    arch: str | None = Field(None, description="architecture of a file:PATH teacher, such as resnet56")
+    name: str = Field("resnet32", description="the reference net that is trained when there is no source")
+    mean: tuple[float, ...] | None = Field(None, description="input normalisation; null: the model's, else the data's")
+    std: tuple[float, ...] | None = None
+    train: TrainConfig = Field(default_factory=TrainConfig)
+
+
+class SearchConfig(Section):
+    student: str | None = Field(None, description="skip the search and take this point of the space, such as resnet20")
+    space: str = "cifar-resnet"
+    scorer: str = "diswot"
+    evaluations: int = Field(200, ge=1, description="candidates scored")
+    population: int = Field(32, ge=2)
+    tournament: int = Field(8, ge=1)
+    inits: int = Field(3, ge=1, description="random initialisations a score is averaged over")
+    batch_size: int = Field(64, ge=2, description="training images a candidate is scored on")
+    finalists: int = Field(3, ge=1, description="best candidates whose latency is measured on the whole graph")
+    max_params: int | None = Field(None, ge=1)
+    max_macs: int | None = Field(None, ge=1)
+
+
+class DistillConfig(TrainConfig):
+    method: str = "kd"
+    temperature: float = Field(4.0, gt=0)
+    alpha: float = Field(0.9, ge=0, le=1, description="weight of the teacher; 1 - alpha is the label's")
+    zscore: bool = Field(False, description="standardise logits per row before the softmax (LSKD)")
+    targets: Literal["replay", "live"] = "replay"
+    views: int = Field(4, ge=1, description="augmented views per image whose teacher outputs replay stores")
+
+
+class QadConfig(Section):
+    epochs: float = Field(1.0, ge=0, description="0 keeps the PTQ model")
+    lr: float = Field(0.005, gt=0)
+    batch_size: int = Field(128, ge=1)
+    temperature: float = Field(4.0, gt=0)
+    teacher_weight: float = Field(0.5, ge=0, le=1, description="the rest is the FP32 student's")
+
+
+class QuantizeConfig(Section):
+    scheme: str | None = Field(None, description="null: the target's own")
+    calibration: int = Field(512, ge=1, description="training images the ranges are calibrated on")
+    qad: QadConfig = Field(default_factory=QadConfig)
+
+
+class ExportConfig(Section):
+    opset: int = Field(18, ge=18)
+
+
+class ProfileConfig(Section):
+    runs: int = Field(200, ge=200)
+    warmup: int = Field(50, ge=1)
+    batches: tuple[int, ...] = (1, 32)
+    threads: int = Field(1, ge=1)
+
+
+def _teacher(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else {} if value is None else value
+
+
+class RunConfig(Section):
+    """One run. Required: `data` and `target`."""
+
+    data: str = Field(description="a folder, .npz, .parquet, sheet archive, or the word digits")
+    target: str = Field(description="a name that `edgekd targets` lists")
+    teacher: Annotated[TeacherConfig, BeforeValidator(_teacher)] = Field(default_factory=TeacherConfig)
+    latency: str | None = Field(
+        None, description="limit for the INT8 student at batch 1: 2ms, 500us or 6x (the teacher's)"
+    )
+    seed: int = Field(0, ge=0)
+    image_size: int | None = Field(None, ge=8, description="resize images to this; null: their own size")
+    val_fraction: float = Field(0.05, gt=0, lt=0.5, description="split off train; chooses and never reports")
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+    quantize: QuantizeConfig = Field(default_factory=QuantizeConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
+    profile: ProfileConfig = Field(default_factory=ProfileConfig)
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.latency is not None:
+            parse_latency(self.latency)
+
+
+def parse_latency(text: str) -> tuple[Literal["ms", "x"], float]:
+    """('ms', limit) of `2ms`, `0.5 ms` or `500us`; ('x', factor) of `6x`: so many times faster than the teacher."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(ms|us|x)\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise ConfigError(
+            f"latency: {text!r} is not a latency", "Write 2ms, 500us, or 6x for six times the teacher's speed."
+        )
+    value = float(match[1])
+    return ("x", value) if match[2] == "x" else ("ms", value / 1e3 if match[2] == "us" else value)
+
+
+def load_config(
+    file: Path | None = None, assignments: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Merge a YAML file, `a.b=c` assignments and flags (dotted keys; None is absent), later ones winning.
+
+    Relative `data` and `teacher` paths in the YAML are relative to the YAML file's directory. Raises ConfigError.
+    """
+    record: dict[str, Any] = {}
+    if file is not None:
+        record = _read_yaml(file)
+        _anchor_paths(record, file.parent)
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {text!r} is not KEY=VALUE", "Write --set distill.epochs=10.")
+        _assign(record, key, yaml.safe_load(value))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(record, key, value)
+    try:
+        return RunConfig.model_validate(record)
+    except ValidationError as error:
+        raise _explain(error, file) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    if file.is_dir():
+        raise ConfigError(f"config {file} is a directory", "Name a YAML file; `edgekd init` writes one.")
+    if not file.is_file():
+        raise ConfigError(f"config {file} does not exist", "Name a YAML file; `edgekd init` writes one.")
+    try:
+        record = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"config {file} is not YAML: {error}", "Compare it with the file `edgekd init` writes."
+        ) from None
+    if not isinstance(record, dict):
+        raise ConfigError(f"config {file} holds no keys", "Compare it with the file `edgekd init` writes.")
+    return record
+
+
+def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
+    data = record.get("data")
+    if isinstance(data, str) and (directory / data).exists():
+        record["data"] = str((directory / data).resolve())
+    teacher = record.get("teacher")
+    source = teacher.get("source") if isinstance(teacher, dict) else teacher
+    if isinstance(source, str) and source.startswith("file:") and (directory / source[5:]).exists():
+        anchored = f"file:{(directory / source[5:]).resolve()}"
+        record["teacher"] = {**teacher, "source": anchored} if isinstance(teacher, dict) else anchored
+
+
+def _assign(record: dict[str, Any], key: str, value: Any) -> None:
+    *parents, leaf = key.split(".")
+    if parents == ["teacher"] and isinstance(record.get("teacher"), str):
+        record["teacher"] = {"source": record["teacher"]}
+    for parent in parents:
+        below = record.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {key}: {parent} is not a section", "`edgekd init` shows every section and key.")
+        record = below
+    record[leaf] = value
+
+
+def _explain(error: ValidationError, file: Path | None) -> ConfigError:
+    """One error: the first field that is wrong, where it stands, and the nearest key that exists."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    source = f" in {file}" if file is not None else ""
+    if first["type"] == "missing":
+        return ConfigError(f"{where} is required{source}", f"Set it in the YAML or pass --{where.split('.')[-1]}.")
+    if first["type"] == "extra_forbidden":
+        *parents, leaf = (str(part) for part in first["loc"])
+        near = difflib.get_close_matches(leaf, section_fields(parents), n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(section_fields(parents))}."
+        return ConfigError(f"unknown key {where}{source}", hint)
+    return ConfigError(
+        f"{where}: {first['msg']}, got {first.get('input')!r}{source}", "`edgekd init` shows what each key takes."
+    )
+
+
+def section_fields(parents: Sequence[str]) -> list[str]:
+    """The keys of the section at a dotted path."""
+    model: type[BaseModel] = RunConfig
+    for parent in parents:
+        default = model.model_fields[parent].get_default(call_default_factory=True, validated_data={})
+        model = type(default)
+    return list(model.model_fields)

@@ -1,0 +1,52 @@
+"""What a KD method is: an `nn.Module` whose hooks all have a default but `loss`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples: the same augmented view for student and teacher, who normalise it each in their own way."""
+
+    pixels: NDArray[np.uint8]  # [B, H, W, C]
+    labels: Tensor  # [B]
+    samples: NDArray[np.int64]  # [B] rows of the training split
+    view: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network gives: logits [B, K]; feature maps by tap and embeddings [B, D] where a method asks for them."""
+
+    logits: Tensor
+    features: Mapping[str, Tensor] | None = None
+    embeddings: Tensor | None = None
+
+
+class Method(nn.Module):
+    """Subclass, give `loss`, add a row to the catalogue. Trainable adapters are submodules and never ship."""
+
+    def transform_batch(self, batch: Batch, step: int) -> Batch:
+        """Change what both networks see (mixup, multi-crop). Default: as it is."""
+        return batch
+
+    def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Named, weighted scalar terms; their sum is minimised. `teacher` carries no gradient."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def backward(self, terms: dict[str, Tensor]) -> None:
+        """Gradients of the sum; gradient surgery overrides this."""
+        sum(terms.values()).backward()  # type: ignore[union-attr]
+
+    def after_step(self, step: int) -> None:
+        """Schedules and bilevel updates."""
+
+    def export(self, student: nn.Module) -> nn.Module:
+        """The network that ships: the plain student unless an extra head is kept or folded."""
+        return student

@@ -1,0 +1,58 @@
+"""The exception tree. Every message names the field or file that is wrong and ends with what to do.
+
+EdgekdError
+├── InputError            the user's input cannot be used: exit code 2
+│   ├── ConfigError       a field of the configuration
+│   ├── DataError         a dataset or one of its files
+│   ├── ModelError        a teacher, a checkpoint or an architecture
+│   ├── TargetError       an unknown device, or a limit no student can meet there
+│   └── RunDirectoryError the output directory is in use or holds something else
+└── RunError              a stage started and failed: exit code 3
+    ├── BackendError      a runtime refused a graph or ran it somewhere else than asked
+    ├── ParityError       an exported graph does not compute what the checkpoint computes
+    └── DiskFullError     no space left
+"""
+
+from __future__ import annotations
+
+
+class EdgekdError(Exception):
+    """`what` went wrong, naming the field or file; `fix` says what to do about it."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(f"{what}\n{fix}")
+        self.what = what
+        self.fix = fix
+
+
+class InputError(EdgekdError):
+    exit_code = 2
+
+
+class ConfigError(InputError): ...
+
+
+class DataError(InputError): ...
+
+
+class ModelError(InputError): ...
+
+
+class TargetError(InputError): ...
+
+
+class RunDirectoryError(InputError): ...
+
+
+class RunError(EdgekdError): ...
+
+
+class BackendError(RunError): ...
+
+
+class ParityError(RunError): ...
+
+
+class DiskFullError(RunError): ...

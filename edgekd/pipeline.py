@@ -1,0 +1,456 @@
+"""The only place that orders the stages: teacher, search, distill, quantize, export, profile, report.
+
+A stage's inputs name everything its result depends on, an artifact by the fingerprint of its content; so the same
+command finds every stage cached, and a changed config redoes the stages it reaches and no others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
+from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
+from edgekd.config import RunConfig
+from edgekd.errors import ConfigError, InputError, RunDirectoryError
+from edgekd.progress import NullProgress, Progress
+from edgekd.stage import RunDirectory, StageResult, digest_file, fingerprint, write_json
+
+if TYPE_CHECKING:
+    from edgekd.data import Dataset
+
+STAGES = ("search", "distill", "quantize", "export", "profile")
+TRAINED = ("teacher", *STAGES)  # a run without a teacher trains one first
+
+# Raise a stage's number when its code changes what it computes: old results are then not taken for new ones.
+VERSIONS = {"teacher": 1, "search": 1, "distill": 1, "quantize": 1, "export": 1, "profile": 1}
+
+PACKAGES = ("edgekd", "torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    name: str
+    cached: bool
+    estimate_s: float | None
+    note: str
+
+
+def compress(
+    config: RunConfig,
+    out: Path,
+    *,
+    until: str | None = None,
+    start: str | None = None,
+    force: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run the chain in `out` and return the report.
+
+    `until` is the last stage, `start` the first one that is checked: those before it are taken as they are. `force`
+    names stages that are done again. Raises InputError before anything is written, RunError when a stage fails.
+    """
+    chain = Chain(config, out, progress or NullProgress())
+    names = chain.stages(until, start, force)
+    if not all(stage.cached for stage in _walk(chain, names, force)):
+        chain.validate()
+    new = not out.is_dir() or not any(out.iterdir())
+    with chain.run.locked():
+        started = time.time()
+        results: list[StageResult] = []
+        try:
+            for name in names:
+                results.append(chain.do(name, force=name in force))
+                chain.record(results, started)
+        except InputError:  # the input cannot be used: leave nothing half-written
+            for partial in out.glob(".*.partial"):
+                shutil.rmtree(partial)
+            if new and not results:
+                shutil.rmtree(out)
+            raise
+        from edgekd.report import build_report
+
+        return build_report(out)
+
+
+def run_stage(name: str, run: Path, *, force: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """Stage `name` of an existing run, by the config in its run.json."""
+    return compress(run_config(run), run, until=name, force=[name] if force else [], progress=progress)
+
+
+def run_config(run: Path) -> RunConfig:
+    """The config a run directory was made with."""
+    file = run / "run.json"
+    if not file.is_file():
+        raise RunDirectoryError(f"{run} holds no run.json", "Name a directory that `edgekd compress --out` made.")
+    return RunConfig.model_validate(json.loads(file.read_text())["config"])
+
+
+def plan(
+    config: RunConfig, out: Path, until: str | None = None, start: str | None = None, force: Sequence[str] = ()
+) -> list[PlannedStage]:
+    """What `compress` would do; writes nothing. Estimates come from one timed training step on this machine."""
+    chain = Chain(config, out, NullProgress())
+    stages = list(_walk(chain, chain.stages(until, start, force), force))
+    if all(stage.cached for stage in stages):
+        return stages
+    chain.validate()
+    estimates = _estimate(chain)
+    return [stage if stage.cached else replace(stage, estimate_s=estimates[stage.name]) for stage in stages]
+
+
+def _walk(chain: Chain, names: Sequence[str], force: Sequence[str]) -> list[PlannedStage]:
+    """Cached or not, stage by stage; what follows a stage that has to run is not known before it has."""
+    stages: list[PlannedStage] = []
+    for name in names:
+        known = all(stage.cached for stage in stages)
+        cached = known and name not in force and chain.run.cached(name, chain.fingerprint(name))
+        resumed = known and not cached and chain.run.partial(name, chain.fingerprint(name)).exists()
+        note = "goes on where it stopped" if resumed else "" if known else "cached if the stage before gives the same"
+        stages.append(PlannedStage(name, cached, 0.0 if cached else None, note))
+    return stages
+
+
+def status(run: Path) -> list[dict[str, Any]]:
+    """One row a stage: done, partial or missing, and its seconds."""
+    config = run_config(run)
+    rows = []
+    for name in Chain(config, run, NullProgress()).all_stages:
+        record = RunDirectory(run).record(name)
+        partial = any(run.glob(f".{name}-*.partial"))
+        state = "partial" if partial else "done" if record else "missing"
+        rows.append({"stage": name, "state": state, "seconds": record["seconds"] if record else None})
+    return rows
+
+
+class Chain:
+    """One run: what each stage needs, read back from the directories of the stages before it."""
+
+    def __init__(self, config: RunConfig, out: Path, progress: Progress) -> None:
+        from edgekd.profile.devices import load_device
+
+        self.config, self.out, self.progress = config, out, progress
+        self.run = RunDirectory(out)
+        self.device = load_device(config.target)
+        find(METHODS, "distill.method", config.distill.method)
+        find(SCORERS, "search.scorer", config.search.scorer)
+        find(SPACES, "search.space", config.search.space)
+        self.scheme = find(SCHEMES, "quantize.scheme", config.quantize.scheme or self.device.scheme).name
+
+    # --- what is asked for ---------------------------------------------------------------------------------------
+
+    @property
+    def all_stages(self) -> tuple[str, ...]:
+        return TRAINED if self.config.teacher.source is None else STAGES
+
+    def stages(self, until: str | None, start: str | None, force: Sequence[str]) -> list[str]:
+        """The stages to go through. Raises ConfigError for a name that is none of them."""
+        names = list(self.all_stages)
+        for option, value in [("--until", until), ("--from", start), *(("--force", name) for name in force)]:
+            if value is not None and value not in names:
+                raise ConfigError(f"{option}: this run has no stage {value!r}", f"Its stages: {', '.join(names)}.")
+        first, last = names.index(start) if start else 0, names.index(until) if until else len(names) - 1
+        if first > last:
+            raise ConfigError(f"--from {start} comes after --until {until}", f"Their order is {', '.join(names)}.")
+        for name in names[:first]:
+            if self.run.record(name) is None:
+                raise RunDirectoryError(f"--from {start}: {self.out} has no {name} yet", f"Use --from {name}.")
+        return names[first : last + 1]
+
+    def validate(self) -> None:
+        """Read the data and the teacher before anything is written."""
+        if self.config.teacher.source is not None:
+            _ = self.teacher
+        else:
+            _ = self.data
+
+    # --- inputs --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> Dataset:
+        from edgekd.data import load_dataset
+
+        config = self.config
+        return load_dataset(
+            config.data, val_fraction=config.val_fraction, seed=config.seed, image_size=config.image_size
+        )
+
+    @cached_property
+    def data_inputs(self) -> dict[str, Any]:
+        from edgekd.data import data_digest
+
+        config = self.config
+        return {
+            "digest": data_digest(config.data),
+            "val_fraction": config.val_fraction,
+            "image_size": config.image_size,
+            "seed": config.seed,
+        }
+
+    @property
+    def teacher_spec(self) -> ModelSpec:
+        """The untrained reference net of a run without a teacher."""
+        data = self.data
+        name = self.config.teacher.name
+        return ModelSpec("edgekd", name, data.num_classes, data.input_shape, mean=data.mean, std=data.std)
+
+    @cached_property
+    def teacher(self) -> ModelSpec:
+        if self.config.teacher.source is None:
+            checkpoint = Checkpoint.load(self.out / "teacher")
+            return replace(checkpoint.spec, weights=str(checkpoint.weights))
+        from edgekd.models import resolve_teacher
+
+        return resolve_teacher(self.config.teacher, self.data)
+
+    @property
+    def teacher_inputs(self) -> Any:
+        """The teacher's identity without building it: its bytes and what the config says of it."""
+        config = self.config.teacher
+        if config.source is None:
+            return Checkpoint.load(self.out / "teacher").fingerprint()
+        record = config.model_dump(mode="json", exclude={"train", "name"})
+        if config.source.startswith("file:"):
+            path = Path(config.source[5:])
+            record["source"] = digest_file(path) if path.is_file() else config.source
+        return record
+
+    @property
+    def student(self) -> ModelSpec:
+        chosen = json.loads((self.out / "search" / "search.json").read_text())["chosen"]
+        return ModelSpec.from_json(chosen["spec"])
+
+    @property
+    def exported(self) -> list[OnnxModel]:
+        directory = self.out / "export"
+        rows = json.loads((directory / "export.json").read_text())
+        return [OnnxModel.from_json({**row, "path": str(directory / row["path"])}) for row in rows]
+
+    def inputs(self, name: str) -> dict[str, Any]:
+        """Everything the result of stage `name` depends on."""
+        config = self.config
+        if name == "profile":
+            return {
+                "version": VERSIONS[name],
+                "models": [model.fingerprint() for model in self.exported],
+                "device": self._device_inputs,
+                "config": config.profile.model_dump(mode="json"),
+            }
+        common: dict[str, Any] = {"version": VERSIONS[name], "data": self.data_inputs, "seed": config.seed}
+        if name == "teacher":
+            return {**common, "config": config.teacher.model_dump(mode="json", include={"name", "train"})}
+        common["teacher"] = self.teacher_inputs
+        if name == "search":
+            search = config.search.model_dump(mode="json")
+            return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
+        if name == "distill":
+            distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds"})
+            return {**common, "student": self.student.fingerprint(), "config": distill}
+        common["student"] = Checkpoint.load(self.out / "distill").fingerprint()
+        common["device"] = self._device_inputs
+        common["opset"] = config.export.opset
+        if name == "quantize":
+            return {**common, "config": config.quantize.model_dump(mode="json"), "scheme": self.scheme}
+        return {**common, "quantized": Checkpoint.load(self.out / "quantize").fingerprint()}
+
+    @cached_property
+    def _device_inputs(self) -> dict[str, Any]:
+        from edgekd.profile.devices import device_identity
+
+        return {"device": self.device.fingerprint(), "identity": device_identity(self.device)}
+
+    def fingerprint(self, name: str) -> str:
+        return fingerprint({"stage": name, "inputs": self.inputs(name)})
+
+    # --- doing ---------------------------------------------------------------------------------------------------
+
+    def do(self, name: str, *, force: bool) -> StageResult:
+        return self.run.run(name, self.inputs(name), getattr(self, f"_{name}"), force=force)
+
+    def _teacher(self, out: Path) -> None:
+        from edgekd.distill import train_teacher
+
+        train_teacher(
+            out,
+            spec=self.teacher_spec,
+            data=self.data,
+            config=self.config.teacher,
+            seed=self.config.seed,
+            progress=self.progress,
+        )
+
+    def _search(self, out: Path) -> None:
+        from edgekd.search import search
+
+        search(
+            out,
+            teacher=self.teacher,
+            data=self.data,
+            device=self.device,
+            config=self.config.search,
+            latency=self.config.latency,
+            seed=self.config.seed,
+            progress=self.progress,
+        )
+
+    def _distill(self, out: Path) -> None:
+        from edgekd.distill import distill
+
+        distill(
+            out,
+            teacher=self.teacher,
+            student=self.student,
+            data=self.data,
+            config=self.config.distill,
+            seed=self.config.seed,
+            progress=self.progress,
+        )
+
+    def _quantize(self, out: Path) -> None:
+        from edgekd.quantize import quantize
+
+        quantize(
+            out,
+            student=Checkpoint.load(self.out / "distill"),
+            teacher=self.teacher,
+            data=self.data,
+            device=self.device,
+            config=self.config.quantize,
+            seed=self.config.seed,
+            opset=self.config.export.opset,
+            progress=self.progress,
+        )
+
+    def _export(self, out: Path) -> None:
+        from edgekd.export import export
+        from edgekd.report.ledger import measure_ledger
+
+        student, quantized = Checkpoint.load(self.out / "distill"), Checkpoint.load(self.out / "quantize")
+        models = export(
+            out,
+            teacher=self.teacher,
+            student=student,
+            quantized=quantized,
+            data=self.data,
+            device=self.device,
+            config=self.config.export,
+            progress=self.progress,
+        )
+        by_name = {model.artifact: model for model in models}
+        measure_ledger(
+            out,
+            teacher=by_name["teacher"],
+            teacher_spec=self.teacher,
+            student=student,
+            ptq=self._quantized_graph("ptq", by_name["onnx-int8"]),
+            qad=self._quantized_graph("qad", by_name["onnx-int8"]),
+            fp32=by_name["onnx-fp32"],
+            int8=by_name["onnx-int8"],
+            data=self.data,
+            device=self.device,
+            progress=self.progress,
+        )
+
+    def _quantized_graph(self, kind: str, like: OnnxModel) -> OnnxModel | None:
+        """The graph of a quantization step that need not be the one that ships."""
+        path = self.out / "quantize" / f"student-{kind}.onnx"
+        return replace(like, path=str(path), artifact=f"student-{kind}") if path.is_file() else None
+
+    def _profile(self, out: Path) -> None:
+        from edgekd.profile import profile
+
+        profile(out, models=self.exported, device=self.device, config=self.config.profile, progress=self.progress)
+
+    def record(self, results: Sequence[StageResult], started: float) -> None:
+        """Write run.json; after a run that did nothing, it says so."""
+        data: dict[str, Any] = {"name": Path(self.config.data).name}
+        teacher: dict[str, Any] = {"name": self.config.teacher.source or self.config.teacher.name}
+        file = self.run.path / "run.json"
+        old: Mapping[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        if "data" in self.__dict__:
+            d = self.data
+            splits = {"train": len(d.train), "val": len(d.val), "test": len(d.test)}
+            data |= {"classes": d.num_classes, "input_shape": list(d.input_shape), **splits, "digest": d.digest}
+        else:
+            data = old.get("data", data)
+        if all(result.cached for result in results) and old:
+            teacher = old["teacher"]
+        elif self.config.teacher.source is not None or (self.out / "teacher" / "stage.json").is_file():
+            teacher |= self._teacher_record()
+        stages = [
+            {"name": r.name, "seconds": r.seconds, "cached": r.cached, "fingerprint": r.fingerprint} for r in results
+        ]
+        write_json(
+            file,
+            {
+                "config": self.config.model_dump(mode="json"),
+                "seed": self.config.seed,
+                "versions": {name: version(name) for name in PACKAGES},
+                "host": {"system": platform.platform(), "python": platform.python_version(), **self._host()},
+                "data": data,
+                "teacher": teacher,
+                "seconds": time.time() - started,
+                "stages": stages,
+            },
+        )
+
+    def _teacher_record(self) -> dict[str, Any]:
+        from edgekd.models import build_model, cost
+
+        spec = self.teacher
+        found = cost(build_model(spec), spec.input_shape)
+        name = spec.name if spec.weights == HUB else f"{spec.name} ({Path(str(spec.weights)).name})"
+        return {"name": name, "params": found.params, "macs": found.macs}
+
+    def _host(self) -> dict[str, str]:
+        from edgekd.profile.devices import cpu_name
+
+        return {"cpu": cpu_name()}
+
+
+def _estimate(chain: Chain) -> dict[str, float]:
+    """Rough seconds a stage: images x MACs over the rate of one timed training step of ResNet-20 here.
+
+    A training step costs three forward passes. The student is not known before the search and counts as ResNet-20.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from edgekd.models import build_model, cost
+
+    config, data = chain.config, chain.data
+    reference = ModelSpec("edgekd", "resnet20", data.num_classes, data.input_shape)
+    model = build_model(reference).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    images = torch.zeros(64, *data.input_shape).to(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        F.cross_entropy(model(images), torch.zeros(64, dtype=torch.long)).backward()
+        seconds.append(time.perf_counter() - begun)
+    per_image = sorted(seconds)[1] / 64
+    student = cost(model, data.input_shape).macs
+    with contextlib.suppress(FileNotFoundError):
+        student = cost(build_model(chain.student), data.input_shape).macs
+    own = chain.config.teacher.source is None
+    macs = cost(build_model(chain.teacher_spec if own else chain.teacher), data.input_shape).macs
+    forward, n, test = per_image / 3 * macs / cost(model, data.input_shape).macs, len(data.train), len(data.test)
+    train = per_image * student / cost(model, data.input_shape).macs * n
+    passes = config.distill.views if config.distill.targets == "replay" else config.distill.epochs
+    search = 0.0 if config.search.student else config.search.evaluations * config.search.inits
+    return {
+        "teacher": config.teacher.train.epochs * n * forward * 3,
+        "search": 10 + search * config.search.batch_size * per_image,
+        "distill": passes * n * forward + config.distill.epochs * train,
+        "quantize": 20 + config.quantize.qad.epochs * (2 * train + n * forward),
+        "export": 20 + test * (forward + 4 * train / n / 3),
+        "profile": 5 + sum(config.profile.batches) * (config.profile.runs + config.profile.warmup) * 2 * forward,
+    }

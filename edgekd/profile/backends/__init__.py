@@ -1,0 +1,1 @@
+"""One runtime a file; `edgekd.catalog.BACKENDS` names them."""

@@ -1,0 +1,52 @@
+"""The contract of a runtime. A backend imports its runtime when it is used, never when it is listed."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.artifacts import Engine, OnnxModel
+from edgekd.profile.devices import Device
+
+Feeds = dict[str, NDArray[Any]]
+
+
+class Session(Protocol):
+    """A loaded engine. Leaving the `with` block frees it."""
+
+    @property
+    def provider(self) -> str:
+        """What the runtime says it runs on, for the report: asked of the session, not assumed."""
+        ...
+
+    @property
+    def inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]]:
+        """Type and shape of every input by name; None is a dynamic dimension."""
+        ...
+
+    def infer(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Every output by name."""
+        ...
+
+    def time(self, feeds: Feeds, n: int, warmup: int) -> list[int]:
+        """`n` durations in ns after `warmup` (at least one) untimed runs: host to host, what a caller waits for."""
+        ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Backend(Protocol):
+    def build(self, onnx: OnnxModel, device: Device) -> Engine:
+        """Turn a graph into what the runtime loads, on the device that will run it. Raises BackendError."""
+        ...
+
+    def open(self, engine: Engine, threads: int) -> Session:
+        """Load an engine. Raises BackendError when it would run anywhere else than asked."""
+        ...

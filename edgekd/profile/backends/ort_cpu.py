@@ -1,0 +1,97 @@
+"""ONNX Runtime on the processor."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.artifacts import Engine, OnnxModel
+from edgekd.errors import BackendError
+from edgekd.profile.backends._base import Feeds
+from edgekd.profile.devices import Device, device_identity
+
+PROVIDER = "CPUExecutionProvider"
+_DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(int64)": "int64"}
+
+
+class OrtCpuSession:
+    """One `InferenceSession` of `threads` threads (inter-op 1, spinning as ONNX Runtime ships it)."""
+
+    def __init__(self, path: str, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
+        except Exception as error:  # ONNX Runtime raises a class of its own for every status code
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {Path(path).name}: {str(error).strip()[:500]}",
+                "Export the graph again, or lower --set export.opset.",
+            ) from None
+        ran = self._session.get_providers()
+        if ran != [PROVIDER]:
+            raise BackendError(f"{Path(path).name} would run on {ran}, not {PROVIDER}", "Reinstall onnxruntime.")
+
+    @property
+    def provider(self) -> str:
+        return ", ".join(self._session.get_providers())
+
+    @property
+    def inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]]:
+        return {
+            item.name: (
+                np.dtype(_DTYPES[item.type]),
+                tuple(size if isinstance(size, int) else None for size in item.shape),
+            )
+            for item in self._session.get_inputs()
+        }
+
+    def infer(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        names = [item.name for item in self._session.get_outputs()]
+        try:
+            return dict(zip(names, self._session.run(names, feeds), strict=True))
+        except Exception as error:
+            shapes = {name: array.shape for name, array in feeds.items()}
+            raise BackendError(
+                f"ONNX Runtime failed on inputs {shapes}: {str(error).strip()[:500]}",
+                "Check that the images have the size the graph was exported with.",
+            ) from None
+
+    def time(self, feeds: Feeds, n: int, warmup: int) -> list[int]:
+        self.infer(feeds)  # the first warm-up run has the error handling; then nothing but the call is on the clock
+        run, clock = self._session.run, time.perf_counter_ns
+        for _ in range(warmup - 1):
+            run(None, feeds)
+        samples = []
+        for _ in range(n):
+            start = clock()
+            run(None, feeds)
+            samples.append(clock() - start)
+        return samples
+
+    def __enter__(self) -> OrtCpuSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = None
+
+
+class OrtCpu:
+    """Backend `onnxruntime-cpu`: the engine is the ONNX file itself, optimised when it is opened."""
+
+    def build(self, onnx: OnnxModel, device: Device) -> Engine:
+        identity = device_identity(device)
+        return Engine(onnx.path, device.backend, identity, {"onnxruntime": identity["onnxruntime"]})
+
+    def open(self, engine: Engine, threads: int) -> OrtCpuSession:
+        return OrtCpuSession(engine.path, threads)

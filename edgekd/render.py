@@ -1,0 +1,130 @@
+"""Results on standard output: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def emit(record: Any) -> None:
+    print(json.dumps(record, indent=2, default=str))
+
+
+def records(items: Sequence[Any]) -> list[dict[str, Any]]:
+    """Dataclasses or mappings as plain dictionaries."""
+    return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else dict(item) for item in items]
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def table(title: str, columns: Mapping[str, str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table; `columns` maps each heading to its alignment, left or right."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, align in columns.items():
+        drawn.add_column(heading, justify="right" if align == "right" else "left", overflow="fold")
+    for line in lines:
+        drawn.add_row(*line)
+    _console().print(drawn)
+
+
+def rows(items: Sequence[Any], as_json: bool, title: str = "") -> None:
+    """Any rows, one column a key."""
+    plain = records(items)
+    if as_json:
+        emit(plain)
+        return
+    plain = [{key: value for key, value in row.items() if key != "target"} for row in plain]  # catalogue: import string
+    columns = dict.fromkeys((key for row in plain for key in row), "left")
+    table(title, columns, [[_cell(row.get(key)) for key in columns] for row in plain])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "-"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items()) or "-"
+    return str(value)
+
+
+def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:
+    plain = records(stages)
+    if as_json:
+        emit(plain)
+        return
+    lines = []
+    for stage in plain:
+        estimate = "-" if stage["cached"] or stage["estimate_s"] is None else f"{stage['estimate_s']:.0f} s"
+        lines.append([stage["name"], "cached" if stage["cached"] else "to do", estimate, stage["note"]])
+    table(f"plan for {out}", {"stage": "left", "state": "left", "estimate": "right", "note": "left"}, lines)
+    known = [stage["estimate_s"] for stage in plain if not stage["cached"] and stage["estimate_s"] is not None]
+    print(f"about {sum(known):.0f} s; nothing was written")
+
+
+def report(record: Mapping[str, Any], run: Path, as_json: bool) -> None:
+    """The ledger, the latencies, the stages, and where the page is."""
+    if as_json:
+        emit(record)
+        return
+    from edgekd.report.terminal import latency_table, ledger_table
+
+    for key, drawn in (("ledger", ledger_table), ("latency", latency_table)):
+        if record.get(key):
+            _console().print(drawn(dict(record)))
+    stages = record.get("stages", [])
+    for stage in stages:
+        cost = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"
+        print(f"{stage['name']:<10} {cost}")
+    if stages and all(stage["cached"] for stage in stages):
+        print("every stage was there already: nothing was done")
+    page = run / "report.html"
+    print(f"report: {page}" if page.is_file() else f"run: {run}")
+
+
+def latency(entries: Sequence[Mapping[str, Any]], target: str, as_json: bool) -> None:
+    if as_json:
+        emit(list(entries))
+        return
+    from edgekd.report.terminal import latency_table
+
+    _console().print(latency_table({"target": target, "latency": entries}))
+
+
+def artifact(item: Any, as_json: bool) -> None:
+    """Where an artifact is, and what it says of itself."""
+    record = item.to_json()
+    if as_json:
+        emit(record)
+    else:
+        print(record["path"])
+
+
+def checks(items: Sequence[Any], as_json: bool) -> None:
+    plain = records(items)
+    if as_json:
+        emit(plain)
+        return
+    lines = [
+        ["ok" if check["ok"] else "MISSING", check["name"], check["detail"], "" if check["ok"] else check["fix"]]
+        for check in plain
+    ]
+    table("", {"": "left", "check": "left", "found": "left", "what to do": "left"}, lines)

@@ -1,0 +1,120 @@
+"""The report: every figure of a run in `report.json`, and one page drawn from that file alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgekd.errors import RunDirectoryError
+from edgekd.stage import write_atomic, write_json
+
+__all__ = ["build_report", "collect"]
+
+STAGES = ("search", "distill", "quantize", "export", "profile")
+
+
+def build_report(run: Path) -> dict[str, Any]:
+    """Write `run/report.json` and `run/report.html`; returns the report.
+
+    A stage that has not run leaves its keys empty (None or []), and the page says so. Raises RunDirectoryError when
+    `run` holds no run.json.
+    """
+    from edgekd.report.html import render
+
+    report = collect(run)
+    write_json(run / "report.json", report)
+    write_atomic(run / "report.html", render(report).encode())
+    return report
+
+
+def collect(run: Path) -> dict[str, Any]:
+    """The report of a run directory: the keys of report.json, whose names are stable. Writes nothing.
+
+    `teacher`, `search`, `ledger`, `latency` and `stages` are the contract; beside them `verdict` (what was gained,
+    from measured rows alone), `target`, `data`, `distill`, `quantize`, `parity`, `lint`, `conditions` and `config`.
+    """
+    record = _read(run / "run.json")
+    if record is None:
+        raise RunDirectoryError(f"{run} holds no run.json", "Name a directory that `edgekd compress --out` made.")
+    search = _read(run / "search" / "search.json")
+    quantize = _read(run / "quantize" / "quantize.json")
+    history = _read(run / "distill" / "history.json")
+    exported = _read(run / "export" / "export.json") or []
+    ledger = _read(run / "export" / "ledger.json") or []
+    latency = _read(run / "profile" / "latency.json") or []
+    config = record.get("config") or {}
+    teacher = {"name": None, "top1": None, "params": None, "macs": None, **(record.get("teacher") or {})}
+    if (row := find(ledger, "teacher")) is not None:
+        teacher["top1"] = row["value"]
+    return {
+        "schema": 1,
+        "target": config.get("target"),
+        "data": record.get("data") or {"name": config.get("data")},
+        "verdict": verdict(ledger, latency),
+        "teacher": teacher,
+        "search": search,
+        "distill": None if history is None else {"history": history},
+        "quantize": quantize,
+        "parity": {row["artifact"]: row["parity"] for row in exported if row.get("parity")},
+        "lint": {row["artifact"]: row["lint"] for row in exported if row.get("lint")} or _lint(quantize),
+        "ledger": ledger,
+        "latency": latency,
+        "stages": record.get("stages") or [],
+        "conditions": {key: record.get(key) for key in ("seed", "host", "versions")},
+        "config": config,
+    }
+
+
+def find(rows: list[dict[str, Any]], artifact: str, **fields: Any) -> dict[str, Any] | None:
+    """The first row of `artifact` whose fields have these values."""
+    wanted = {"artifact": artifact, **fields}
+    return next((row for row in rows if all(row.get(key) == value for key, value in wanted.items())), None)
+
+
+def verdict(ledger: list[dict[str, Any]], latency: list[dict[str, Any]]) -> dict[str, Any]:
+    """The shipped student against the teacher; what was not measured on both sides is None.
+
+    `batch` is the smallest one that both were timed at; `speedup` and `size_ratio` are teacher / student.
+    """
+    out: dict[str, Any] = dict.fromkeys(
+        ("artifact", "teacher_top1", "top1", "drop", "teacher_size_bytes", "size_bytes", "size_ratio")
+        + ("batch", "threads", "teacher_p50_ms", "p50_ms", "speedup")
+    )
+    measured = [row for row in latency if row.get("measured")]
+    shipped = [name for name in ("onnx-int8", "onnx-fp32") if find(ledger, name) or find(measured, name)]
+    if not shipped:
+        return out
+    artifact = out["artifact"] = shipped[0]
+    before, after = find(ledger, "teacher"), find(ledger, artifact)
+    if before and after:
+        out |= {"teacher_top1": before["value"], "top1": after["value"], "drop": before["value"] - after["value"]}
+        out |= {"teacher_size_bytes": before["size_bytes"], "size_bytes": after["size_bytes"]}
+        out["size_ratio"] = before["size_bytes"] / after["size_bytes"]
+    batches = [row["batch"] for row in measured if row["artifact"] == artifact]
+    common = [batch for batch in batches if find(measured, "teacher", batch=batch)]
+    if common:
+        batch = out["batch"] = min(common)
+        slow, fast = find(measured, "teacher", batch=batch), find(measured, artifact, batch=batch)
+        assert slow is not None and fast is not None
+        out |= {"teacher_p50_ms": slow["p50_ms"], "p50_ms": fast["p50_ms"], "speedup": slow["p50_ms"] / fast["p50_ms"]}
+        out["threads"] = fast["conditions"].get("threads")
+    return out
+
+
+def _lint(quantize: dict[str, Any] | None) -> dict[str, Any]:
+    """The chosen model's lint, where the quantize stage wrote it and the export stage has not."""
+    chosen = (quantize or {}).get((quantize or {}).get("chosen", ""), {})
+    lint = chosen.get("lint") or (quantize or {}).get("lint")
+    return {"onnx-int8": lint} if lint else {}
+
+
+def _read(file: Path) -> Any:
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise RunDirectoryError(
+            f"{file} is not JSON: {error}", f"Run `edgekd compress --force {file.parent.name}` again."
+        ) from None

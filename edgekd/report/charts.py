@@ -1,0 +1,212 @@
+"""Charts as inline SVG: same report, same bytes; colours are the page's CSS variables, text takes the page's font."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from edgekd.report import units
+
+# matplotlib wants colours, the page wants variables that follow light and dark: these stand in until `_inline`.
+INK, MUTED, LINE, ACCENT, SOFT, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
+VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SOFT: "soft", WARM: "warm"}
+COLOURS = {"teacher": MUTED, "onnx-fp32": SOFT, "student-fp32": SOFT, "onnx-int8": ACCENT}
+
+# A user's matplotlibrc does not change the report; the backend is not touched, for a notebook may be using one.
+DEFAULTS: dict[Any, Any] = {
+    key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParamsDefault if key != "backend"
+}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "path.simplify": False,
+}
+WIDTH = 4.8  # inches: the text stays readable when the page is 400 px wide
+
+
+def accuracy(rows: Sequence[dict[str, Any]]) -> str:
+    """Top-1 of every artifact in percent, with its 95 % interval."""
+    with _figure("accuracy", 0.75 + 0.3 * len(rows)) as (figure, out):
+        ax = figure.subplots()
+        for y, row in enumerate(rows):
+            low, high = (100 * bound for bound in row["ci95"])
+            colour = COLOURS.get(row["artifact"], SOFT)
+            ax.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+            ax.plot(100 * row["value"], y, "o", color=colour, markersize=6)
+            _label(ax, f"{100 * row['value']:.2f}", high, y)
+        _rows(ax, rows)
+        ax.margins(x=0.2)
+        ax.set_xlabel("top-1 in %, with 95 % interval")
+    return out[0]
+
+
+def size(rows: Sequence[dict[str, Any]]) -> str:
+    """Bytes on disk of every artifact."""
+    with _figure("size", 0.75 + 0.3 * len(rows)) as (figure, out):
+        ax = figure.subplots()
+        for y, row in enumerate(rows):
+            ax.barh(y, row["size_bytes"] / 1e6, height=0.5, color=COLOURS.get(row["artifact"], SOFT))
+            _label(ax, units.size(row["size_bytes"]), row["size_bytes"] / 1e6, y)
+        _rows(ax, rows)
+        ax.set_xlim(0, max(row["size_bytes"] for row in rows) / 1e6 * 1.25)
+        ax.set_xlabel("file size in MB")
+    return out[0]
+
+
+def latency(rows: Sequence[dict[str, Any]], batch: int) -> str:
+    """p50 as a bar, p90 and p99 as ticks, of the rows at this batch size. Only measured rows may come here."""
+    assert all(row["measured"] for row in rows), "an estimate is never drawn as a measurement"
+    rows = [row for row in rows if row["batch"] == batch]
+    with _figure(f"latency-{batch}", 0.75 + 0.32 * len(rows)) as (figure, out):
+        ax = figure.subplots()
+        for y, row in enumerate(rows):
+            ax.barh(y, row["p50_ms"], height=0.56, color=COLOURS.get(row["artifact"], SOFT))
+            ax.plot([row["p50_ms"], row["p99_ms"]], [y, y], color=INK, linewidth=0.8)
+            ax.plot([row["p90_ms"], row["p99_ms"]], [y, y], "|", color=INK, markersize=7, markeredgewidth=0.9)
+            _label(ax, units.ms(row["p50_ms"]), row["p99_ms"], y)
+        _rows(ax, rows)
+        ax.set_xlim(0, max(row["p99_ms"] for row in rows) * 1.25)
+        ax.set_xlabel(f"ms a batch of {batch}")
+    return out[0]
+
+
+def search(search: dict[str, Any]) -> str:
+    """Score against latency of the ranking, the baselines, the chosen student and the limit.
+
+    A filled mark is a latency measured on the whole graph, a hollow one the sum of its operators'.
+    """
+    with _figure("search", 3.1) as (figure, out):
+        ax = figure.subplots()
+        ax.grid(True)
+
+        def draw(rows: Sequence[dict[str, Any]], marker: str, label: str, **style: Any) -> None:
+            for measured, fill in ((True, style["color"]), (False, "none")):
+                points = [(r["latency_ms"], r["score"]) for r in _placed(rows) if bool(r.get("measured")) == measured]
+                if points:
+                    ax.plot(*zip(*points, strict=True), marker, markerfacecolor=fill, **style)
+            if _placed(rows):
+                ax.plot([], [], marker, label=label, **style)
+
+        draw(search["ranking"], "o", "candidates", color=SOFT, markersize=4.5)
+        baselines = search.get("baselines") or []
+        draw(baselines, "D", "baselines", color=WARM, markersize=5.5)
+        for row in _placed(baselines):
+            place = (row["latency_ms"], row["score"])
+            ax.annotate(name_of(row, True), place, (0, 7), textcoords="offset points", ha="center", fontsize=8)
+        if search.get("chosen"):
+            draw([search["chosen"]], "*", "chosen", color=ACCENT, markersize=13)
+        if search.get("latency_limit_ms") is not None:
+            ax.axvline(search["latency_limit_ms"], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="limit")
+        ax.set_xlabel("latency in ms, batch 1; hollow: predicted from operators")
+        ax.set_ylabel(f"{search.get('scorer') or ''} score".strip())
+        ax.tick_params(axis="y", labelcolor=MUTED)
+        ax.margins(x=0.1, y=0.15)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, handletextpad=0.3, columnspacing=1.2)
+    return out[0]
+
+
+def training(history: Sequence[dict[str, Any]]) -> str:
+    """Validation top-1 and training loss by epoch."""
+    panels = [
+        (name, unit, [(row["epoch"], row[key] * scale) for row in history if row.get(key) is not None], colour)
+        for name, key, unit, scale, colour in (
+            ("validation top-1", "val_top1", "%", 100, ACCENT),
+            ("training loss", "loss", "", 1, MUTED),
+        )
+    ]
+    with _figure("training", 2.9) as (figure, out):
+        axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for ax, (name, unit, points, colour) in zip(axes, panels, strict=True):
+            ax.grid(True)
+            ax.set_title(f"{name}, {unit}" if unit else name)
+            ax.tick_params(axis="y", labelcolor=MUTED)
+            if points:
+                ax.plot(*zip(*points, strict=True), "-o", color=colour, markersize=3)
+                ax.annotate(
+                    f"{points[-1][1]:.4g}", points[-1], (0, 6), textcoords="offset points", ha="right", fontsize=8.5
+                )
+            ax.margins(y=0.2)
+        axes[-1].set_xlabel("epoch")
+        axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    return out[0]
+
+
+def name_of(row: dict[str, Any], named: bool = False) -> str:
+    """A student as blocks × channels of its stages; by its own name where it is `named`, or has no such shape."""
+    spec = row.get("spec") or {}
+    kwargs = spec.get("kwargs") or {}
+    if not (named and row.get("name")) and "depths" in kwargs and "widths" in kwargs:
+        return f"{'-'.join(map(str, kwargs['depths']))} × {'-'.join(map(str, kwargs['widths']))}"
+    return str(row.get("name") or spec.get("name") or units.DASH)
+
+
+def _placed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row.get("latency_ms") is not None and row.get("score") is not None]
+
+
+def _label(ax: Axes, text: str, x: float, y: float) -> None:
+    ax.annotate(text, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=8.5)
+
+
+def _rows(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """One artifact a row, from the top."""
+    ax.set_yticks(range(len(rows)), [units.artifact(row["artifact"]) for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(True, axis="x")
+
+
+@contextmanager
+def _figure(name: str, height: float) -> Iterator[tuple[Figure, list[str]]]:
+    """A figure `height` inches high; its SVG is appended to the list when the block ends."""
+    out: list[str] = []
+    with matplotlib.rc_context({**DEFAULTS, **STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        yield figure, out
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)  # type: ignore[no-untyped-call]
+    out.append(_inline(buffer.getvalue(), name))
+
+
+def _inline(svg: str, name: str) -> str:
+    """An <svg> element for HTML: no prolog or namespaces, ids of its own, the page's font and colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.S)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.S)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg)
+    svg = re.sub(r"font: (?:[a-z0-9]+ )*?([\d.]+)px [^;\"]+", r"font-size: \1px", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg

@@ -1,0 +1,166 @@
+"""report.html: one self-contained page, drawn from report.json alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from edgekd.report import STAGES, charts, units
+
+HERE = Path(__file__).parent
+RANKED = 10  # candidates in the table; the chart shows them all
+
+
+def render(report: dict[str, Any]) -> str:
+    """The page. A pure function of `report`: equal reports give equal bytes."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        {
+            name: getattr(units, name)
+            for name in ("artifact", "percent", "points", "ms", "size", "count", "times", "rate", "seconds", "whole")
+        },
+        number=units.number,
+        words=units.words,
+    )
+    environment.globals["figure"] = units.figure
+    environment.globals["dash"] = units.DASH
+    return environment.get_template("report.html.j2").render(
+        r=report,
+        css=Markup((HERE / "report.css").read_text()),
+        charts={name: Markup(svg) for name, svg in _charts(report).items()},
+        stages=_stages(report),
+        search=_search(report["search"]),
+        quantize=_quantize(report["quantize"]),
+        parity=_compare(report["parity"]),
+        lint={name: lint_lines(record) for name, record in report["lint"].items()},
+        warnings=sorted({text for row in report["latency"] for text in row["conditions"].get("warnings") or ()}),
+        conditions=_conditions(report),
+        config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
+    )
+
+
+def _charts(report: dict[str, Any]) -> dict[str, str]:
+    out = {}
+    measured = [row for row in report["latency"] if row["measured"]]
+    if report["ledger"]:
+        out["accuracy"] = charts.accuracy(report["ledger"])
+        out["size"] = charts.size(report["ledger"])
+    for batch in sorted({row["batch"] for row in measured}):
+        out[f"latency-{batch}"] = charts.latency(measured, batch)
+    if report["search"] and len(report["search"].get("ranking") or ()) > 1:
+        out["search"] = charts.search(report["search"])
+    if report["distill"] and len(report["distill"]["history"]) > 1:
+        out["training"] = charts.training(report["distill"]["history"])
+    return out
+
+
+def _stages(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every stage of a run in order, those that have not run too; `share` in [0, 1] of the longest."""
+    known = {row["name"]: row for row in report["stages"]}
+    longest = max((row["seconds"] for row in known.values()), default=0) or 1
+    names = [*known, *(name for name in STAGES if name not in known)]
+    return [
+        {
+            "name": name,
+            "ran": name in known,
+            **known.get(name, {}),
+            "share": known.get(name, {}).get("seconds", 0) / longest,
+        }
+        for name in names
+    ]
+
+
+def _search(search: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The best candidates and the baselines as one table by score; `kind` is chosen, baseline or ''."""
+    if search is None:
+        return None
+    keys = ("space", "scorer", "scored", "seconds", "latency_limit_ms", "teacher_latency_ms", "tau_params", "chosen")
+    chosen = search.get("chosen")
+    rows = [{**row, "kind": ""} for row in (search.get("ranking") or [])[:RANKED]]
+    match = next((row for row in rows if chosen and row.get("spec") == chosen.get("spec")), None)
+    if match is not None:
+        match["kind"] = "chosen"
+    elif chosen:
+        rows.append({**chosen, "kind": "chosen"})
+    rows += [{**row, "kind": "baseline"} for row in search.get("baselines") or []]
+    blank = dict.fromkeys(("score", "params", "macs", "latency_ms", "breaks"))
+    rows = [{**blank, "measured": False, **row} for row in rows]
+    rows.sort(key=lambda row: (row["score"] is None, -(row["score"] or 0)))
+    return {
+        "rows": [{**row, "label": charts.name_of(row, row["kind"] == "baseline")} for row in rows],
+        "total": len(search.get("ranking") or []),
+        **{key: search.get(key) for key in keys},
+    }
+
+
+def _quantize(quantize: dict[str, Any] | None) -> dict[str, Any] | None:
+    """PTQ beside QAD, and what holds for both."""
+    if quantize is None:
+        return None
+    columns = {name: quantize[name] for name in ("ptq", "qad") if isinstance(quantize.get(name), dict)}
+    rest = {key: value for key, value in quantize.items() if key not in (*columns, "chosen") and _scalar(value)}
+    return {
+        "columns": list(columns),
+        "chosen": quantize.get("chosen"),
+        "lines": _compare(columns),
+        "rest": [(units.words(key), units.figure(key, value)) for key, value in rest.items()],
+    }
+
+
+def _compare(records: dict[str, dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """Records as columns: a line for every plain figure that one of them has."""
+    keys = dict.fromkeys(key for record in records.values() for key, value in record.items() if _scalar(value))
+    return [(units.words(key), [units.figure(key, r.get(key)) for r in records.values()]) for key in keys]
+
+
+def _scalar(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and value != ""
+
+
+def lint_lines(record: Any, prefix: str = "") -> list[tuple[str, str, bool]]:
+    """A lint record as (what, figure, all well) lines: a pair [n, of] reads n/of and is well when they are equal."""
+    if not isinstance(record, dict):
+        return [(prefix or "lint", units.figure(prefix, record), True)]
+    lines = []
+    for key, value in record.items():
+        label = f"{prefix} {units.words(key)}".strip()
+        if isinstance(value, dict):
+            lines += lint_lines(value, label)
+        elif isinstance(value, (list, tuple)) and len(value) == 2 and all(type(part) is int for part in value):
+            lines.append((label, f"{value[0]}/{value[1]}", value[0] == value[1]))
+        else:
+            well = not (key in ("float_islands", "islands") and bool(value)) and value is not False
+            lines.append((label, units.figure(key, value), well))
+    return lines
+
+
+def _conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What every figure was taken under: of the run, then of the latencies (those equal in all their rows once)."""
+    out: dict[str, str] = {}
+    conditions = report["conditions"]
+    for name in ("host", "versions"):
+        record = conditions.get(name)
+        if isinstance(record, dict):
+            out |= {
+                units.words(key) if name == "host" else key: units.figure(key, value) for key, value in record.items()
+            }
+        elif record is not None:
+            out[name] = units.figure(name, record)
+    out["seed"] = units.figure("seed", conditions.get("seed"))
+    rows = report["latency"]
+    for key in dict.fromkeys(key for row in rows for key in row["conditions"]):
+        if key in ("warnings", "cov_percent", "versions"):
+            continue
+        for row in rows:
+            text = units.figure(key, row["conditions"].get(key))
+            if all(other["conditions"].get(key) == row["conditions"].get(key) for other in rows):
+                out[f"latency: {units.words(key)}"] = text
+                break
+            out[f"latency: {units.words(key)}, {row['artifact']}, batch {row['batch']}"] = text
+    return list(out.items())

@@ -1,0 +1,194 @@
+"""The ledger: top-1 of every artifact on the same held-out test images, by the runtime that ships it."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
+from edgekd.errors import RunError
+from edgekd.stage import digest_file, fingerprint, write_json
+
+if TYPE_CHECKING:
+    from edgekd.data import Dataset
+    from edgekd.profile import Device
+    from edgekd.progress import Progress
+
+CHUNK = 1000  # images between two steps of the progress bar
+BATCH = 100  # images a forward pass
+
+Images = NDArray[np.uint8]
+Classes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact to measure: its files, the spec that normalises its input, and logits [N, K] of uint8 [N, H, W, C]."""
+
+    artifact: str
+    files: tuple[Path, ...]
+    spec: ModelSpec
+    runtime: str
+    predict: Callable[[Images], NDArray[np.float32]]
+
+
+def measure_ledger(
+    out: Path,
+    *,
+    teacher: OnnxModel,
+    teacher_spec: ModelSpec,
+    student: Checkpoint,
+    ptq: OnnxModel | None,
+    qad: OnnxModel | None,
+    fp32: OnnxModel,
+    int8: OnnxModel,
+    data: Dataset,
+    device: Device,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Measure every artifact on all of `data.test` and write `out/ledger.json`; returns its rows.
+
+    Rows: {artifact, metric: "top1", value, ci95, correct, n, agreement_with_teacher, size_bytes, runtime, path}.
+    `value`, `ci95` (Wilson) and `agreement_with_teacher` (same class as teacher.onnx) are in [0, 1]; `size_bytes`
+    counts external weights too; `path` is relative to the run directory. `teacher_spec.mean/std` normalise the teacher's input,
+    `student.spec.mean/std` every student's. Classes already predicted are kept in `out/.ledger`, by the content of the
+    files and the data, so a killed measurement goes on; the same bytes are measured once. Raises RunError when a model
+    gives logits that are not finite.
+    """
+    graphs = [("teacher", teacher, teacher_spec)]
+    graphs += [
+        (name, graph, student.spec)
+        for name, graph in (("student-ptq", ptq), ("student-qad", qad), ("onnx-fp32", fp32), ("onnx-int8", int8))
+        if graph is not None
+    ]
+    entries = [_graph_entry(name, graph, spec, device) for name, graph, spec in graphs]
+    entries.insert(1, _torch_entry(student))
+
+    state = out / ".ledger"
+    state.mkdir(parents=True, exist_ok=True)
+    images, labels = data.test.images, data.test.labels
+    rows: list[dict[str, Any]] = []
+    baseline: Classes | None = None
+    with progress.task("ledger", total=len(entries) * len(images)) as task:
+        for entry in entries:
+            classes = _classes(entry, images, data.digest, state, task.advance)
+            baseline = classes if baseline is None else baseline  # the teacher comes first
+            correct = int((classes == labels).sum())
+            rows.append(
+                {
+                    "artifact": entry.artifact,
+                    "metric": "top1",
+                    "value": correct / len(labels),
+                    "ci95": list(wilson(correct, len(labels))),
+                    "correct": correct,
+                    "n": len(labels),
+                    "agreement_with_teacher": float((classes == baseline).mean()),
+                    "size_bytes": sum(file.stat().st_size for file in entry.files),
+                    "runtime": entry.runtime,
+                    "path": run_path(entry.files[0], out),
+                }
+            )
+    write_json(out / "ledger.json", rows)
+    shutil.rmtree(state)
+    return rows
+
+
+def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927): right also near 0 and 1, unlike p +- z*sigma."""
+    p, zz = correct / n, z * z
+    centre = (p + zz / (2 * n)) / (1 + zz / n)
+    half = z / (1 + zz / n) * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def graph_files(path: Path) -> tuple[Path, ...]:
+    """An ONNX file and the files its external weights lie in."""
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    names = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location" and tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
+    return (path, *(path.parent / name for name in sorted(names)))
+
+
+def run_path(file: Path, out: Path) -> str:
+    """`file` as it will be called from the run directory, once the stage that fills `out` is complete."""
+    file, out = file.absolute(), out.absolute()
+    if file.is_relative_to(out):
+        stage = re.sub(r"^\.(.+)-[0-9a-f]+\.partial$", r"\1", out.name)
+        return f"{stage}/{file.relative_to(out).as_posix()}"
+    return file.relative_to(out.parent).as_posix() if file.is_relative_to(out.parent) else file.name
+
+
+def _graph_entry(name: str, graph: OnnxModel, spec: ModelSpec, device: Device) -> Entry:
+    from edgekd.profile import predict
+
+    def logits(images: Images) -> NDArray[np.float32]:
+        return predict(graph, images, spec.mean, spec.std, device, batch=BATCH)
+
+    return Entry(name, graph_files(Path(graph.path)), spec, f"{device.backend} {version('onnxruntime')}", logits)
+
+
+def _torch_entry(student: Checkpoint) -> Entry:
+    import torch
+
+    from edgekd.data.augment import normalise
+    from edgekd.models import load_checkpoint
+
+    model = load_checkpoint(student)
+
+    def logits(images: Images) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            parts = [
+                model(normalise(images[i : i + BATCH], student.spec.mean, student.spec.std))
+                for i in range(0, len(images), BATCH)
+            ]
+            rows: NDArray[np.float32] = torch.cat(parts).float().numpy()
+            return rows
+
+    return Entry("student-fp32", (student.weights,), student.spec, f"torch {torch.__version__.split('+')[0]}", logits)
+
+
+def _classes(entry: Entry, images: Images, digest: str, state: Path, advance: Callable[[float], None]) -> Classes:
+    """The predicted class of every image, int64 [N]; from `state` where the same bytes were measured before."""
+    key = fingerprint(
+        {
+            "files": [digest_file(file) for file in entry.files],
+            "normalisation": [entry.spec.mean, entry.spec.std],
+            "runtime": entry.runtime,
+            "data": digest,
+        }
+    )
+    file = state / f"{key[:32]}.npy"
+    if file.is_file():
+        advance(len(images))
+        known: Classes = np.load(file)
+        return known
+    parts = []
+    for start in range(0, len(images), CHUNK):
+        logits = entry.predict(images[start : start + CHUNK])
+        if not np.isfinite(logits).all():
+            raise RunError(
+                f"{entry.artifact} ({entry.files[0].name}) gives logits that are not finite on test images",
+                "Train it again with a lower learning rate, or check the data for broken images.",
+            )
+        parts.append(logits.argmax(axis=1))
+        advance(len(logits))
+    classes: Classes = np.concatenate(parts).astype(np.int64)
+    temporary = file.with_suffix(".tmp.npy")
+    np.save(temporary, classes)
+    temporary.replace(file)
+    return classes

@@ -1,0 +1,226 @@
+"""Search: from a teacher, a target and limits to a student's architecture, without training anything.
+
+student = search(out, teacher=spec, data=data, device=device, config=SearchConfig(), latency="6x", seed=0, progress=p)
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.artifacts import ModelSpec
+from edgekd.catalog import SCORERS, SPACES, find
+from edgekd.config import SearchConfig, parse_latency
+from edgekd.errors import TargetError
+from edgekd.search._ranking import Candidate, kendall_tau, ranks, row
+from edgekd.search._scores import ScoreBook
+from edgekd.search.evolution import evolve
+from edgekd.search.latency import Latency, MeasuredLatency
+from edgekd.search.limits import Limits, format_ms
+from edgekd.search.scorers import Score, Scorer, ScoringTask
+from edgekd.search.spaces import Genotype, Space
+from edgekd.stage import fingerprint, write_json
+
+if TYPE_CHECKING:
+    from edgekd.data import Dataset
+    from edgekd.profile.devices import Device
+    from edgekd.progress import Progress
+
+__all__ = ["Limits", "search"]
+
+SHOWN = 20  # rows of the ranking
+BASELINES = ("resnet8", "resnet20", "resnet56")
+
+
+def search(
+    out: Path,
+    *,
+    teacher: ModelSpec,
+    data: Dataset,
+    device: Device,
+    config: SearchConfig,
+    latency: str | None,
+    seed: int,
+    progress: Progress,
+    costs: Latency | None = None,
+) -> ModelSpec:
+    """The best-scored student that holds the limits on `device`; writes `out/search.json` and goes on from a kill.
+
+    Every individual holds max_params, max_macs and, by prediction, `latency` (`2ms`, or `6x` for a sixth of the FP32
+    teacher). The `finalists` best are then measured as whole INT8 graphs, and the first that holds the limit is chosen;
+    if none does, the search goes down the ranking. With `config.student` that point is taken and held to the limits.
+    `costs` replaces the target's own latency table. Raises ConfigError, and TargetError when no student can hold a
+    limit, naming the nearest.
+    """
+    space: Space = find(SPACES, "search.space", config.space).load()(data.num_classes, data.input_shape)
+    named = space.parse(config.student) if config.student is not None else None
+    with ExitStack() as stack:
+        costs = costs or stack.enter_context(MeasuredLatency(space, device))
+        teacher_ms = None
+        limit_ms = None
+        if latency is not None:
+            unit, value = parse_latency(latency)
+            teacher_ms = costs.teacher(teacher) if unit == "x" else None
+            limit_ms = value if teacher_ms is None else teacher_ms / value
+        limits = Limits(config.max_params, config.max_macs, limit_ms)
+        run = _Search(out, space, teacher, data, device, config, limits, costs, seed)
+        record = run.take(named) if named is not None else run.evolve(progress)
+        record |= {"latency_limit_ms": limit_ms, "teacher_latency_ms": teacher_ms}
+        write_json(out / "search.json", record)
+        run.book.path.unlink(missing_ok=True)
+    return ModelSpec.from_json(record["chosen"]["spec"])
+
+
+class _Search:
+    """One search: the pieces it is made of, and the record it ends in."""
+
+    def __init__(
+        self,
+        out: Path,
+        space: Space,
+        teacher: ModelSpec,
+        data: Dataset,
+        device: Device,
+        config: SearchConfig,
+        limits: Limits,
+        costs: Latency,
+        seed: int,
+    ) -> None:
+        self.space, self.teacher, self.data, self.device = space, teacher, data, device
+        self.config, self.limits, self.costs, self.seed = config, limits, costs, seed
+        self._scorer: Scorer | None = None
+        scoring = [config.scorer, config.inits, config.batch_size, seed, data.digest, teacher.fingerprint()]
+        self.book = ScoreBook(out / "scores.json", fingerprint([space.name, *scoring]))
+
+    def take(self, genotype: Genotype) -> dict[str, Any]:
+        """The record of a student that was named instead of searched. Raises TargetError when it breaks a limit."""
+        point = self.space.point(genotype)
+        chosen = Candidate(point, Score(0.0), self.costs.measure(genotype), measured=True)
+        broken = self.limits.broken(point.params, point.macs, chosen.latency_ms)
+        if broken is not None:
+            raise TargetError(
+                f"search.student {self.config.student!r} breaks {broken}",
+                "Name a smaller student, raise the limit, or drop search.student to search for one.",
+            )
+        rows = {**row(chosen, self._spec(chosen)), "score": None, "spread": None}
+        return self._record(scorer=None, scored=0, chosen=rows, ranking=[rows], baselines=[])
+
+    def evolve(self, progress: Progress) -> dict[str, Any]:
+        config, space = self.config, self.space
+        self.limits.require_feasible(space, self.costs, self.device.name)
+        with progress.task("search", config.evaluations) as task:
+
+            def score(genotype: Genotype) -> Score:
+                found = self._score(genotype)
+                task.advance()
+                return found
+
+            try:
+                individuals = evolve(
+                    space,
+                    score,
+                    lambda genotype: self.limits.admit(space, genotype, self.costs),
+                    evaluations=config.evaluations,
+                    population=config.population,
+                    tournament=config.tournament,
+                    generator=random.Random(self.seed),
+                )
+                baselines = {name: self._candidate(space.named[name]) for name in BASELINES if name in space.named}
+            finally:
+                self.book.save()
+        # Equal scores: the cheaper one first.
+        ranking = sorted(
+            (self._candidate(individual.genotype) for individual in individuals),
+            key=lambda candidate: (-candidate.score.value, candidate.latency_ms, candidate.point.params),
+        )
+        ranking, chosen = self._choose(ranking)
+        rows = [{**row(candidate, self._spec(candidate)), "rank": i} for i, candidate in enumerate(ranking, 1)]
+        for key in ("params", "macs"):
+            for entry, place in zip(rows, ranks([entry[key] for entry in rows]), strict=True):
+                entry[f"rank_{key}"] = place
+        largest = max(ranking, key=lambda candidate: candidate.point.params)
+        return self._record(
+            scorer=config.scorer,
+            scored=len(ranking),
+            chosen=rows[chosen],
+            ranking=rows[:SHOWN],
+            baselines=[
+                *(self._baseline(name, candidate) for name, candidate in baselines.items()),
+                self._baseline("largest legal", largest),
+            ],
+            tau_params=kendall_tau([c.score.value for c in ranking], [c.point.params for c in ranking]),
+        )
+
+    def _choose(self, ranking: list[Candidate]) -> tuple[list[Candidate], int]:
+        """Measure the finalists; the ranking with their latencies and the place of the first that holds the limit.
+
+        When none does, go on down the ranking, skipping what the ratio of measured to predicted says is too slow.
+        """
+        ranking, limit = list(ranking), self.limits.latency_ms
+        ratios: list[float] = []
+        holds: int | None = None
+        for i, candidate in enumerate(ranking):
+            if i >= self.config.finalists:
+                if holds is not None:
+                    break
+                if limit is not None and candidate.latency_ms * min(ratios) > limit:
+                    continue
+            measured = self.costs.measure(candidate.point.genotype)
+            ratios.append(measured / candidate.latency_ms)
+            ranking[i] = candidate.timed(measured)
+            if holds is None and (limit is None or measured <= limit):
+                holds = i
+        if holds is None:
+            assert limit is not None
+            nearest = min((candidate for candidate in ranking if candidate.measured), key=lambda c: c.latency_ms)
+            takes = format_ms(nearest.latency_ms)
+            raise TargetError(
+                f"latency {format_ms(limit)}: of {len(ranking)} candidates predicted to hold it, {len(ratios)} were "
+                f"measured and none does; the nearest ({nearest.point.genotype}) takes {takes} on {self.device.name}",
+                f"Allow {format_ms(nearest.latency_ms * 1.02)} or more.",
+            )
+        return ranking, holds
+
+    def _candidate(self, genotype: Genotype) -> Candidate:
+        return Candidate(self.space.point(genotype), self._score(genotype), self.costs.predict(genotype))
+
+    def _score(self, genotype: Genotype) -> Score:
+        return self.book.get(genotype, lambda: self._make_scorer().score(self.space.point(genotype)))
+
+    def _make_scorer(self) -> Scorer:
+        """Made at the first score that is not in the book: a finished search does not pay for the teacher."""
+        if self._scorer is None:
+            self._scorer = find(SCORERS, "search.scorer", self.config.scorer).load()(self._task())
+        return self._scorer
+
+    def _task(self) -> ScoringTask:
+        import numpy as np
+        import torch
+
+        from edgekd.data.augment import normalise
+
+        train = self.data.train
+        count = min(self.config.batch_size, len(train))
+        batch = np.sort(np.random.default_rng([*b"search", self.seed]).choice(len(train), count, replace=False))
+        mean, std = self._normalisation()
+        images, labels = normalise(train.images[batch], mean, std), torch.from_numpy(train.labels[batch])
+        return ScoringTask(self.teacher, images, labels, self.seed, self.config.inits)
+
+    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The teacher's: one normalised batch then serves both networks."""
+        return self.teacher.mean or self.data.mean, self.teacher.std or self.data.std
+
+    def _spec(self, candidate: Candidate) -> ModelSpec:
+        mean, std = self._normalisation()
+        return replace(candidate.point.spec, mean=mean, std=std)
+
+    def _baseline(self, name: str, candidate: Candidate) -> dict[str, Any]:
+        point = candidate.point
+        broken = self.limits.broken(point.params, point.macs, candidate.latency_ms)
+        return {**row(candidate, self._spec(candidate)), "name": name, "legal": broken is None, "breaks": broken}
+
+    def _record(self, **entries: Any) -> dict[str, Any]:
+        return {"space": self.space.name, "seconds": self.book.seconds, **entries}

@@ -1,0 +1,57 @@
+"""The ranking of a search: rows of search.json, and how much it says beyond the parameter count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgekd.artifacts import ModelSpec
+from edgekd.search.scorers import Score
+from edgekd.search.spaces import Point
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A scored point; `measured` says whether `latency_ms` is its whole graph's or the sum of its operators'."""
+
+    point: Point
+    score: Score
+    latency_ms: float
+    measured: bool = False
+
+    def timed(self, latency_ms: float) -> Candidate:
+        return replace(self, latency_ms=latency_ms, measured=True)
+
+
+def row(candidate: Candidate, spec: ModelSpec) -> dict[str, Any]:
+    return {
+        "name": str(candidate.point.genotype),
+        "spec": spec.to_json(),
+        "params": candidate.point.params,
+        "macs": candidate.point.macs,
+        "latency_ms": candidate.latency_ms,
+        "measured": candidate.measured,
+        "score": candidate.score.value,
+        "spread": candidate.score.spread,
+    }
+
+
+def ranks(values: Sequence[float]) -> list[int]:
+    """Each value's place when sorted, largest first, from 1; equal ones share the better place."""
+    ordered = sorted(values, reverse=True)
+    return [ordered.index(value) + 1 for value in values]
+
+
+def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Kendall's tau-b of two equally long sequences, in [-1, 1]; None where either is constant."""
+    agree = pairs_a = pairs_b = 0
+    for i in range(len(a)):
+        for j in range(i):
+            x, y = _sign(a[i] - a[j]), _sign(b[i] - b[j])
+            agree, pairs_a, pairs_b = agree + x * y, pairs_a + x * x, pairs_b + y * y
+    return float(agree / (pairs_a * pairs_b) ** 0.5) if pairs_a and pairs_b else None
+
+
+def _sign(x: float) -> int:
+    return (x > 0) - (x < 0)

@@ -1,0 +1,16 @@
+"""Scorer `macs`: log of the multiply-accumulates of one image."""
+
+from __future__ import annotations
+
+import math
+
+from edgekd.search.scorers import Score, ScoringTask
+from edgekd.search.spaces import Point
+
+
+class Macs:
+    def __init__(self, task: ScoringTask) -> None:
+        del task
+
+    def score(self, point: Point) -> Score:
+        return Score(math.log(point.macs))

@@ -1,0 +1,146 @@
+"""One stage on an artifact, without a run: the checkpoint or graph comes from a path instead of the stage before.
+
+Each fills `OUT/<stage>/` like the same stage of a run does: whole or absent, resumed, and cached when asked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgekd.artifacts import Checkpoint, LatencyReport, OnnxModel
+from edgekd.config import ExportConfig, ProfileConfig, RunConfig
+from edgekd.errors import ModelError
+from edgekd.progress import NullProgress, Progress
+from edgekd.stage import RunDirectory, write_json
+
+
+def quantize_checkpoint(
+    path: Path, out: Path, config: RunConfig, *, force: bool = False, progress: Progress | None = None
+) -> Checkpoint:
+    """The FP32 checkpoint at `path` as INT8 in `out/quantize/`.
+
+    Without `config.teacher.source` the checkpoint is its own teacher in the quantization-aware epochs. Raises
+    ModelError when it is quantized already or does not fit the data.
+    """
+    from edgekd.data import load_dataset
+    from edgekd.models import resolve_teacher
+    from edgekd.profile.devices import load_device
+    from edgekd.quantize import quantize
+
+    device = load_device(config.target)
+    student = Checkpoint.load(path)
+    if student.scheme is not None:
+        raise ModelError(f"{path} is quantized already (scheme {student.scheme})", "Name a directory distill wrote.")
+    data = load_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed, image_size=config.image_size)
+    if (student.spec.num_classes, student.spec.input_shape) != (data.num_classes, data.input_shape):
+        raise ModelError(
+            f"{path} is for {student.spec.num_classes} classes of {student.spec.input_shape} images, "
+            f"--data {config.data} has {data.num_classes} of {data.input_shape}",
+            "Name the data it was distilled on.",
+        )
+    teacher = (
+        resolve_teacher(config.teacher, data)
+        if config.teacher.source is not None
+        else replace(student.spec, weights=str(student.weights))
+    )
+    inputs = {
+        "student": student.fingerprint(),
+        "teacher": teacher.fingerprint(),
+        "data": data.digest,
+        "device": device.fingerprint(),
+        "config": config.quantize.model_dump(mode="json"),
+        "seed": config.seed,
+        "opset": config.export.opset,
+    }
+
+    def fill(partial: Path) -> None:
+        quantize(
+            partial,
+            student=student,
+            teacher=teacher,
+            data=data,
+            device=device,
+            config=config.quantize,
+            seed=config.seed,
+            opset=config.export.opset,
+            progress=progress or NullProgress(),
+        )
+
+    with RunDirectory(out).locked() as run:
+        return Checkpoint.load(run.run("quantize", inputs, fill, force=force).path)
+
+
+def export_checkpoint(path: Path, out: Path, config: ExportConfig, *, force: bool = False) -> OnnxModel:
+    """The checkpoint at `path`, FP32 or quantized, as `out/export/student-fp32.onnx` or `student-int8.onnx`."""
+    from edgekd.export import export_fp32
+    from edgekd.models import load_checkpoint
+    from edgekd.quantize import export_quantized
+
+    checkpoint, opset = Checkpoint.load(path), config.opset
+    precision = "fp32" if checkpoint.scheme is None else "int8"
+    model = OnnxModel(
+        path=f"student-{precision}.onnx",
+        artifact=f"onnx-{precision}",
+        precision=precision,
+        opset=opset,
+        input_shape=checkpoint.spec.input_shape,
+        scheme=checkpoint.scheme,
+    )
+
+    def fill(partial: Path) -> None:
+        if checkpoint.scheme is None:
+            export_fp32(load_checkpoint(checkpoint), partial / model.path, checkpoint.spec.input_shape, opset)
+        else:
+            export_quantized(checkpoint, partial / model.path, opset)
+        write_json(partial / "export.json", [model.to_json()])
+
+    with RunDirectory(out).locked() as run:
+        result = run.run("export", {"checkpoint": checkpoint.fingerprint(), "opset": opset}, fill, force=force)
+    return replace(model, path=str(result.path / model.path))
+
+
+def profile_onnx(
+    path: Path, target: str, config: ProfileConfig, *, progress: Progress | None = None
+) -> list[LatencyReport]:
+    """The latency of an ONNX file on `target`, one report a batch size of `config`."""
+    from edgekd.profile import measure_all
+    from edgekd.profile.devices import load_device
+
+    device = load_device(target)
+    return measure_all(
+        [read_onnx(path)],
+        device,
+        batches=config.batches,
+        runs=config.runs,
+        warmup=config.warmup,
+        threads=config.threads,
+        progress=progress or NullProgress(),
+    )
+
+
+def read_onnx(path: Path) -> OnnxModel:
+    """Describe an ONNX file with one input [B, C, H, W]. Raises ModelError when it is not one."""
+    import onnx
+
+    if not path.is_file():
+        kind = "is a directory" if path.is_dir() else "does not exist"
+        raise ModelError(f"{path} {kind}", "Name an .onnx file.")
+    try:
+        graph = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError, whose home moves between versions
+        raise ModelError(f"{path} is not an ONNX file: {error}", "Name an .onnx file that export wrote.") from None
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    inputs = [value for value in graph.graph.input if value.name not in weights]
+    shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []
+    if len(shape) != 4 or 0 in shape[1:]:
+        raise ModelError(f"{path} does not have one input [batch, C, H, W]", "Export it with a fixed image size.")
+    quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.graph.node)
+    precision = "int8" if quantized else "fp32"
+    return OnnxModel(
+        path=str(path),
+        artifact=path.stem,
+        precision=precision,
+        opset=next((entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        input_shape=(shape[1], shape[2], shape[3]),
+    )

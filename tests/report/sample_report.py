@@ -1,0 +1,172 @@
+"""A run directory as the stages leave it, with CIFAR-10-like figures: what the report's tests are drawn from."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from edgekd.report.ledger import wilson
+
+STAGES = ("search", "distill", "quantize", "export", "profile")
+RUNTIME = "onnxruntime-cpu 1.31.1"
+
+
+def _student(
+    depths: tuple[int, ...], widths: tuple[int, ...], score: float, params: int, macs: int, ms: float
+) -> dict[str, Any]:
+    spec = {"source": "edgekd", "name": "cifar-resnet", "kwargs": {"depths": depths, "widths": widths}}
+    return {"spec": spec, "score": score, "params": params, "macs": macs, "latency_ms": ms}
+
+
+def _search() -> dict[str, Any]:
+    ranking = [
+        _student(
+            (1 + i % 5, 1 + i % 4, 1 + i % 3),
+            (16, 24 + 8 * (i % 3), 56 + 8 * (i % 4)),
+            -2.1 - 0.012 * i - 0.1 * math.sin(i) ** 2,
+            290_000 - 1500 * i,
+            int(4.4e7 - 2.1e5 * i),
+            1.35 - 0.008 * i + 0.1 * math.cos(3 * i),
+        )
+        for i in range(60)
+    ]
+    return {
+        "space": "cifar-resnet",
+        "scorer": "diswot",
+        "scored": 200,
+        "seconds": 271.4,
+        "chosen": ranking[0],
+        "ranking": ranking,
+        "baselines": [
+            {"name": "resnet20", **_student((3, 3, 3), (16, 32, 64), -2.74, 272_474, 40_813_184, 1.21)},
+            {"name": "resnet8", **_student((1, 1, 1), (16, 32, 64), -3.21, 78_042, 12_500_000, 0.48)},
+        ],
+        "latency_limit_ms": 1.4,
+    }
+
+
+def _ledger() -> list[dict[str, Any]]:
+    rows = (
+        ("teacher", 9437, 1.0, 3_448_211, RUNTIME, "export/teacher.onnx"),
+        ("student-fp32", 9174, 0.9369, 1_130_412, "torch 2.14.1", "distill/model.safetensors"),
+        ("student-ptq", 9142, 0.9341, 402_113, RUNTIME, "quantize/student-ptq.onnx"),
+        ("student-qad", 9169, 0.9366, 402_113, RUNTIME, "quantize/student-qad.onnx"),
+        ("onnx-fp32", 9174, 0.9369, 1_142_870, RUNTIME, "export/student-fp32.onnx"),
+        ("onnx-int8", 9169, 0.9366, 402_113, RUNTIME, "export/student-int8.onnx"),
+    )
+    return [
+        {
+            "artifact": artifact,
+            "metric": "top1",
+            "value": correct / 10_000,
+            "ci95": list(wilson(correct, 10_000)),
+            "correct": correct,
+            "n": 10_000,
+            "agreement_with_teacher": agreement,
+            "size_bytes": size,
+            "runtime": runtime,
+            "path": path,
+        }
+        for artifact, correct, agreement, size, runtime, path in rows
+    ]
+
+
+def latency_row(artifact: str, batch: int, p50: float, measured: bool = True) -> dict[str, Any]:
+    conditions = {
+        "process": "own",
+        "threads": 1,
+        "cores": [1],
+        "cpu": "AMD EPYC 7B13 (25.1.0)",
+        "isa": ["avx2", "fma"],
+        "governor": None,
+        "versions": {"python": "3.11.2", "onnxruntime": "1.31.1"},
+        "warmup": 50,
+        "load_before": [0.42, 0.6, 0.71],
+        "load_after": [1.02, 0.8, 0.76],
+        "provider": "CPUExecutionProvider",
+        "cov_percent": 2.31,
+        "warnings": ["unsteady: one run in ten took more than 1.6 times the median"] if batch == 32 else [],
+    }
+    return {
+        "artifact": artifact,
+        "target": "x86-cpu",
+        "backend": "onnxruntime-cpu",
+        "precision": "int8" if artifact == "onnx-int8" else "fp32",
+        "batch": batch,
+        "p50_ms": p50,
+        "p90_ms": p50 * 1.06,
+        "p99_ms": p50 * 1.21,
+        "mean_ms": p50 * 1.01,
+        "throughput_per_s": batch / (p50 * 1.01e-3),
+        "n": 200,
+        "measured": measured,
+        "conditions": conditions if measured else {},
+    }
+
+
+def _latency() -> list[dict[str, Any]]:
+    times = {("teacher", 1): 9.41, ("onnx-fp32", 1): 2.86, ("onnx-int8", 1): 1.183}
+    times |= {("teacher", 32): 288.1, ("onnx-fp32", 32): 88.2, ("onnx-int8", 32): 33.71}
+    return [latency_row(artifact, batch, p50) for (artifact, batch), p50 in times.items()]
+
+
+def _export() -> list[dict[str, Any]]:
+    fp32 = {"max_abs_error": 4.1e-6, "top1_agreement": 1.0, "images": 512}
+    int8 = {"top1_agreement": 0.998, "cosine": 0.99991, "images": 512}
+    lint = {
+        "exported": {"convolutions": [21, 21], "adds": [9, 9], "float_islands": 0},
+        "executed": {"convolutions": [21, 21]},
+    }
+    return [
+        {"path": "teacher.onnx", "artifact": "teacher", "precision": "fp32", "parity": fp32},
+        {"path": "student-fp32.onnx", "artifact": "onnx-fp32", "precision": "fp32", "parity": fp32},
+        {"path": "student-int8.onnx", "artifact": "onnx-int8", "precision": "int8", "parity": int8, "lint": lint},
+    ]
+
+
+def write_run(run: Path, until: str = "profile", data: str = "cifar10") -> Path:
+    """Fill `run` as a compress that stopped after stage `until` does; `until=""` ran none."""
+    done = STAGES[: STAGES.index(until) + 1] if until else ()
+    seconds = dict(zip(STAGES, (271.4, 1604.2, 411.9, 96.3, 88.0), strict=True))
+    files: dict[str, Any] = {
+        "run.json": {
+            "config": {"data": data, "target": "x86-cpu", "seed": 0, "distill": {"epochs": 30, "lr": 0.1}},
+            "data": {"name": data, "classes": 10, "train": 47_500, "val": 2_500, "test": 10_000},
+            "teacher": {"name": "resnet56", "params": 855_770, "macs": 126_556_800},
+            "versions": {"edgekd": "0.1.0", "python": "3.11.2", "torch": "2.14.1", "onnxruntime": "1.31.1"},
+            "seed": 0,
+            "host": {"cpu": "AMD EPYC 7B13 (25.1.0)", "cores": 2, "machine": "Linux x86_64"},
+            "stages": [
+                {"name": name, "seconds": seconds[name], "cached": name == "search", "fingerprint": name[0] * 64}
+                for name in done
+            ],
+        },
+        "search/search.json": _search(),
+        "distill/history.json": [
+            {
+                "epoch": epoch,
+                "loss": 1.6 * math.exp(-epoch / 9) + 0.35,
+                "val_top1": 0.925 - 0.5 * math.exp(-epoch / 5) - 0.01 * (epoch % 3) / epoch,
+                "lr": 0.1,
+                "seconds": 53.4,
+            }
+            for epoch in range(1, 31)
+        ],
+        "quantize/quantize.json": {
+            "scheme": "ort",
+            "ptq": {"val_top1": 0.9148, "agreement_with_fp32": 0.981, "calibration_images": 512, "seconds": 21.0},
+            "qad": {"val_top1": 0.9172, "agreement_with_fp32": 0.985, "epochs": 1, "seconds": 390.9},
+            "chosen": "qad",
+        },
+        "export/export.json": _export(),
+        "export/ledger.json": _ledger(),
+        "profile/latency.json": _latency(),
+    }
+    for name, record in files.items():
+        stage = name.partition("/")[0]
+        if stage == "run.json" or stage in done:
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).write_text(json.dumps(record))
+    return run

@@ -1,0 +1,262 @@
+"""The command line: what it parses, the one call it makes, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edgekd import pipeline
+from edgekd.cli import app
+from edgekd.config import RunConfig, load_config
+from edgekd.errors import ConfigError, RunError
+from edgekd.progress import NullProgress
+from edgekd.stage import write_json
+
+REPORT: dict[str, Any] = {
+    "ledger": [],
+    "latency": [],
+    "stages": [{"name": "search", "seconds": 1.5, "cached": True, "fingerprint": "ab"}],
+}
+COMMANDS = ["compress", "search", "distill", "quantize", "export", "profile", "report", "status"]
+COMMANDS += ["init", "methods", "spaces", "scorers", "targets", "doctor"]
+
+
+def edgekd(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """`compress` calls land here instead of running."""
+    seen: list[dict[str, Any]] = []
+
+    def compress(config: RunConfig, out: Path, **options: Any) -> dict[str, Any]:
+        print("a library's chatter")
+        seen.append({"config": config, "out": out, **options})
+        return REPORT
+
+    monkeypatch.setattr(pipeline, "compress", compress)
+    return seen
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / ".edgekd").touch()
+    write_json(directory / "run.json", {})
+    return directory
+
+
+def test_help_is_fast() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "edgekd", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) <= 0.5
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    script = (
+        "import sys\nfrom edgekd.cli import app\n"
+        f"app([*{command!r}, '--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'numpy', 'onnx', 'onnxruntime', 'timm', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["config", "catalog", "stage", "artifacts", "errors", "progress", "pipeline", "init"]
+)
+def test_light_modules_stay_light(module: str) -> None:
+    script = f"import sys, edgekd.{module}; sys.exit(any(name in sys.modules for name in ('torch', 'onnxruntime')))"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_version() -> None:
+    import edgekd as package
+
+    assert edgekd("--version").stdout.strip() == f"edgekd {package.__version__}"
+
+
+def test_flags_win_over_set_and_yaml(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: digits\ntarget: x86-cpu\nseed: 1\ndistill: {epochs: 3, lr: 0.2}\nlatency: 4x\n")
+    done = edgekd(
+        "compress", file, "--seed", 5, "--set", "distill.epochs=7", "--set", "latency=2ms", "--latency", "9us"
+    )
+    assert done.exit_code == 0, done.output
+    config = calls[0]["config"]
+    assert (config.seed, config.distill.epochs, config.distill.lr, config.latency) == (5, 7, 0.2, "9us")
+
+
+def test_stage_options_reach_the_library(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    flags = ("--data", "digits", "--target", "x86-cpu", "--teacher", "timm:resnet18", "--out", tmp_path / "r")
+    done = edgekd(
+        "compress", *flags, "--until", "export", "--from", "distill", "--force", "search", "--force", "export"
+    )
+    assert done.exit_code == 0, done.output
+    call = calls[0]
+    assert call["out"] == tmp_path / "r" and call["config"].teacher.source == "timm:resnet18"
+    assert (call["until"], call["start"], call["force"]) == ("export", "distill", ["search", "export"])
+
+
+def test_default_out_is_under_runs(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: digits\ntarget: x86-cpu\n")
+    edgekd("compress", file)
+    edgekd("compress", "--data", "digits", "--target", "x86-cpu")
+    assert [call["out"] for call in calls] == [Path("runs/mine"), Path("runs/digits-x86-cpu")]
+
+
+def test_distill_alone_takes_a_student(calls: list[dict[str, Any]]) -> None:
+    done = edgekd("distill", "--data", "digits", "--target", "x86-cpu", "--student", "resnet8", "--force")
+    assert done.exit_code == 0, done.output
+    assert calls[0]["config"].search.student == "resnet8"
+    assert (calls[0]["until"], calls[0]["force"]) == ("distill", ["distill"])
+
+
+@pytest.mark.parametrize("stage", ["search", "distill", "quantize", "export", "profile"])
+def test_a_stage_of_a_run(stage: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def run_stage(name: str, path: Path, **options: Any) -> dict[str, Any]:
+        seen.append((name, path, options["force"]))
+        return REPORT
+
+    monkeypatch.setattr(pipeline, "run_stage", run_stage)
+    assert edgekd(stage, run, "--force").exit_code == 0
+    assert seen == [(stage, run, True)]
+
+
+def test_a_run_keeps_its_own_config(run: Path) -> None:
+    done = edgekd("distill", run, "--seed", 3)
+    assert done.exit_code == 2 and "its own config" in done.stderr
+
+
+def test_json_is_alone_on_stdout(calls: list[dict[str, Any]]) -> None:
+    done = edgekd("compress", "--data", "digits", "--target", "x86-cpu", "--json")
+    assert json.loads(done.stdout) == REPORT
+    assert "chatter" in done.stderr and isinstance(calls[0]["progress"], NullProgress)
+
+
+def test_a_cached_run_says_so(calls: list[dict[str, Any]]) -> None:
+    assert "nothing was done" in edgekd("compress", "--data", "digits", "--target", "x86-cpu").stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ConfigError("distill.lr is odd", "Set it to 0.1."), 2, "error: distill.lr is odd\nSet it to 0.1.\n"),
+        (RunError("the stage failed", "Try again."), 3, "error: the stage failed\nTry again.\n"),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here\n"),
+    ],
+)
+def test_errors_end_with_a_code(
+    error: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compress(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "compress", compress)
+    done = edgekd("compress", "--data", "digits", "--target", "x86-cpu", "--out", tmp_path / "r")
+    assert done.exit_code == code
+    assert done.stderr.endswith(text) and "Traceback" not in done.output and done.stdout == ""
+
+
+def test_a_fault_leaves_its_traceback_in_the_run(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compress(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(pipeline, "compress", compress)
+    done = edgekd("compress", "--data", "digits", "--target", "x86-cpu", "--out", run)
+    assert done.exit_code == 3 and "Traceback" not in done.output
+    assert str(run / "error.log") in done.stderr
+    assert "ZeroDivisionError: by zero" in (run / "error.log").read_text()
+
+
+def test_usage_errors_exit_2() -> None:
+    for arguments in (["compres"], ["compress", "--nope"], ["compress", "--until", "nope"], ["profile", "x.onnx"]):
+        assert edgekd(*arguments).exit_code == 2
+
+
+def test_a_directory_that_is_no_run(tmp_path: Path) -> None:
+    for command in ("status", "report", "distill"):
+        done = edgekd(command, tmp_path)
+        assert done.exit_code == 2 and f"{tmp_path} holds no run.json" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    flags = ("--data", "digits", "--target", "x86-cpu", "--out", tmp_path / "r", "--dry-run")
+    done = edgekd("compress", *flags)
+    assert done.exit_code == 0, done.output
+    assert "quantize" in done.stdout and "nothing was written" in done.stdout
+    names = [stage["name"] for stage in json.loads(edgekd("compress", *flags, "--json").stdout)]
+    assert [name for name in names if name != "teacher"] == list(pipeline.STAGES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["methods", "spaces", "scorers", "targets"])
+def test_lists(command: str) -> None:
+    rows = json.loads(edgekd(command, "--json").stdout)
+    shown = edgekd(command)
+    assert rows and shown.exit_code == 0
+    assert all(row["name"] in shown.stdout for row in rows)
+
+
+def test_one_method() -> None:
+    assert [row["name"] for row in json.loads(edgekd("methods", "kd", "--json").stdout)] == ["kd"]
+    unknown = edgekd("methods", "kdd")
+    assert unknown.exit_code == 2 and "Known: kd" in unknown.stderr
+
+
+def test_init_gives_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "configs").mkdir()
+    flags = ("--data", "images", "--target", "x86-cpu", "--teacher", "timm:resnet18", "--latency", "2ms")
+    done = edgekd(
+        "init", "configs/mine.yaml", *flags, "--set", "distill.lr=1e-3", "--set", "teacher.mean=[0.1,0.2,0.3]"
+    )
+    assert done.exit_code == 0, done.output
+    assert load_config(Path("configs/mine.yaml")) == load_config(
+        assignments=["distill.lr=0.001"],
+        flags={
+            "data": str(tmp_path / "images"),
+            "target": "x86-cpu",
+            "teacher.source": "timm:resnet18",
+            "teacher.mean": [0.1, 0.2, 0.3],
+            "latency": "2ms",
+        },
+    )
+    written = Path("configs/mine.yaml").read_text()
+    again = edgekd("init", "configs/mine.yaml", "--data", "digits", "--target", "x86-cpu")
+    assert again.exit_code == 2 and "configs/mine.yaml exists" in again.stderr
+    assert Path("configs/mine.yaml").read_text() == written
+
+
+def test_init_refuses_an_unknown_target(tmp_path: Path) -> None:
+    done = edgekd("init", tmp_path / "mine.yaml", "--data", "digits", "--target", "x86-cpus")
+    assert done.exit_code == 2 and "x86-cpu" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_doctor() -> None:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-m", "edgekd", "doctor", "--json"], capture_output=True, env=environment)
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert {"python", "torch", "processor", "target x86-cpu", "disk"} <= set(checks)
+    assert done.returncode == (0 if all(check["ok"] for check in checks.values()) else 3)
