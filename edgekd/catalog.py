@@ -39,7 +39,7 @@ class MethodRow(Row):
 @dataclass(frozen=True)
 class ScorerRow(Row):
     paper: str
-    needs: tuple[str, ...]  # of: teacher images labels backward
+    needs: tuple[str, ...]  # of: teacher images labels
     cost: str
 
 
@@ -91,8 +91,11 @@ SCORERS = {
             "edgekd.search.scorers.diswot:DisWOT",
             "semantic plus relation similarity of a random teacher and student",
             paper="Dong et al. CVPR 2023",
-            needs=("teacher", "images", "labels", "backward"),
-            cost="one forward and backward per initialisation",
+            needs=("teacher", "images", "labels"),
+            cost="one forward per initialisation",
+        ),
+        ScorerRow(
+            "capacity", "edgekd.search.scorers.capacity:Capacity", "0.6 log params + 0.4 log MACs", "-", (), "none"
         ),
         ScorerRow("params", "edgekd.search.scorers.params:Params", "log of the parameter count", "-", (), "none"),
         ScorerRow("macs", "edgekd.search.scorers.macs:Macs", "log of the multiply-accumulates", "-", (), "none"),

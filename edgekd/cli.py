@@ -35,7 +35,7 @@ class _Group(TyperGroup):
             _stop(f"error: {error.what}\n{error.fix}", error.exit_code)
         except KeyboardInterrupt:
             _stop("stopped; the same command goes on from here", 130)
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except Exception as error:
             if type(error).__module__.startswith(("typer.", "click.")):  # usage errors: typer prints them and exits 2

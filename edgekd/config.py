@@ -51,7 +51,7 @@ class TeacherConfig(Section):
 class SearchConfig(Section):
     student: str | None = Field(None, description="skip the search and take this point of the space, such as resnet20")
     space: str = "cifar-resnet"
-    scorer: str = "diswot"
+    scorer: str = Field("capacity", description="`edgekd scorers` lists them")
     evaluations: int = Field(200, ge=1, description="candidates scored")
     population: int = Field(32, ge=2)
     tournament: int = Field(8, ge=1)

@@ -66,11 +66,12 @@ def compress(
     new = not out.is_dir() or not any(out.iterdir())
     with chain.run.locked():
         started = time.time()
-        results: list[StageResult] = []
+        results = chain.taken_as_they_are(names)
         try:
             for name in names:
                 results.append(chain.do(name, force=name in force))
                 chain.record(results, started)
+            chain.record([*results, *chain.still_valid(names)], started)
         except InputError:  # the input cannot be used: leave nothing half-written
             for partial in out.glob(".*.partial"):
                 shutil.rmtree(partial)
@@ -370,6 +371,24 @@ class Chain:
 
         profile(out, models=self.exported, device=self.device, config=self.config.profile, progress=self.progress)
 
+    def taken_as_they_are(self, names: Sequence[str]) -> list[StageResult]:
+        """The stages before a `--from`."""
+        return [self._there(name) for name in self.all_stages[: self.all_stages.index(names[0])]]
+
+    def still_valid(self, names: Sequence[str]) -> list[StageResult]:
+        """The stages behind an `--until` whose inputs are still the same."""
+        results: list[StageResult] = []
+        for name in self.all_stages[self.all_stages.index(names[-1]) + 1 :]:
+            if not self.run.cached(name, self.fingerprint(name)):
+                break
+            results.append(self._there(name))
+        return results
+
+    def _there(self, name: str) -> StageResult:
+        record = self.run.record(name)
+        assert record is not None
+        return StageResult(name, self.out / name, record["seconds"], True, record["fingerprint"])
+
     def record(self, results: Sequence[StageResult], started: float) -> None:
         """Write run.json; after a run that did nothing, it says so."""
         data: dict[str, Any] = {"name": Path(self.config.data).name}
@@ -429,12 +448,12 @@ def _estimate(chain: Chain) -> dict[str, float]:
 
     config, data = chain.config, chain.data
     reference = ModelSpec("edgekd", "resnet20", data.num_classes, data.input_shape)
-    model = build_model(reference).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model: torch.nn.Module = build_model(reference).train().to(memory_format=torch.channels_last)
     images = torch.zeros(64, *data.input_shape).to(memory_format=torch.channels_last)
     seconds = []
     for _ in range(3):
         begun = time.perf_counter()
-        F.cross_entropy(model(images), torch.zeros(64, dtype=torch.long)).backward()
+        torch.autograd.backward(F.cross_entropy(model(images), torch.zeros(64, dtype=torch.long)))
         seconds.append(time.perf_counter() - begun)
     per_image = sorted(seconds)[1] / 64
     student = cost(model, data.input_shape).macs

@@ -19,7 +19,12 @@ INPUT, OUTPUT = "images", "logits"
 
 
 def export_fp32(
-    model: nn.Module, path: Path, input_shape: tuple[int, int, int], opset: int, *, finish: Callable[[Any], None] | None = None
+    model: nn.Module,
+    path: Path,
+    input_shape: tuple[int, int, int],
+    opset: int,
+    *,
+    finish: Callable[[Any], None] | None = None,
 ) -> None:
     """Write `model`, taken in eval mode, to `path`; `finish` may edit the onnx.ModelProto before.
 

@@ -109,6 +109,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         kind = "is a directory" if path.is_dir() else "does not exist"
         raise ModelError(f"weights file {path} {kind}", "Name a .safetensors, .pt or .pth file.")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -9,11 +9,8 @@ _level = _log.level
 _log.setLevel(logging.ERROR)  # torchao registers an enum in a way that newer torch warns about on every import
 try:
     from torchao.quantization.pt2e import (
-        FakeQuantize,
-        FusedMovingAvgObsFakeQuantize,
+        FakeQuantizeBase,
         HistogramObserver,
-        MinMaxObserver,
-        MovingAveragePerChannelMinMaxObserver,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import (
@@ -27,11 +24,8 @@ finally:
     _log.setLevel(_level)
 
 __all__ = [
-    "FakeQuantize",
-    "FusedMovingAvgObsFakeQuantize",
+    "FakeQuantizeBase",
     "HistogramObserver",
-    "MinMaxObserver",
-    "MovingAveragePerChannelMinMaxObserver",
     "QuantizationAnnotation",
     "QuantizationSpec",
     "QuantizationSpecBase",

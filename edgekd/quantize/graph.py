@@ -6,6 +6,7 @@ weights, and the scales, of the graph that ships; its last bits do not hang on a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,57 +20,57 @@ from edgekd.artifacts import Checkpoint
 from edgekd.errors import ModelError, RunError
 from edgekd.export.onnx import export_fp32
 from edgekd.models import build_model, read_state
+from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize._torchao import convert_pt2e, prepare_pt2e
-from edgekd.quantize.schemes.ort import ActivationFakeQuantize, OrtQuantizer
+from edgekd.quantize.schemes.ort import OrtQuantizer
 
 
 def prepare(model: nn.Module, input_shape: tuple[int, int, int], weight_bits: int) -> GraphModule:
     """`model` in eval mode as an exported graph, BatchNorm folded, with fake quantizers that calibrate."""
     images = torch.zeros(2, *input_shape).contiguous(memory_format=torch.channels_last)
     program = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    prepared = prepare_pt2e(program.module(), OrtQuantizer(weight_bits))
+    prepared: GraphModule = prepare_pt2e(program.module(), OrtQuantizer(weight_bits))
     for parameter in prepared.parameters():
         parameter.requires_grad_(True)
     return prepared
 
 
-def activations(prepared: nn.Module) -> dict[str, ActivationFakeQuantize]:
-    """The fake quantizers of activations by name; shared ones once."""
-    return {name: module for name, module in prepared.named_modules() if isinstance(module, ActivationFakeQuantize)}
-
-
 @torch.no_grad()
-def calibrate(prepared: GraphModule, batches: list[Tensor]) -> None:
+def calibrate(prepared: GraphModule, batches: Iterable[Tensor]) -> None:
     """Observe `batches` ([B, C, H, W] each), then freeze the ranges. Raises RunError on a range that is not finite."""
     for images in batches:
         prepared(images)
-    for name, quantizer in activations(prepared).items():
-        quantizer.freeze()
-        if not bool(torch.isfinite(quantizer.scale).all()):
-            raise RunError(
-                f"calibration of {name} gave the scale {quantizer.scale.item()}",
-                "The student's activations are not finite: distill it again with a lower distill.lr.",
-            )
+    for quantizer in prepared.modules():
+        if isinstance(quantizer, ActivationFakeQuantize):
+            quantizer.freeze()
+            if not bool(torch.isfinite(quantizer.scale).all()):
+                raise RunError(
+                    f"calibration found activations of scale {quantizer.scale.item()}",
+                    "The student computes values that are not finite: distill it again with a lower distill.lr.",
+                )
 
 
 @torch.no_grad()
 def state_of(prepared: GraphModule, images: Tensor) -> dict[str, Tensor]:
-    """The state dict, copied, with weight ranges that fit the weights as they are: a forward over `images` sets them."""
+    """The state dict, copied, with the scales of the weights as they are: a forward over `images` sets them."""
     prepared(images)
     return {key: value.detach().cpu().clone().contiguous() for key, value in prepared.state_dict().items()}
 
 
 def restore(prepared: GraphModule, state: dict[str, Tensor]) -> None:
-    """Load a state dict of a calibrated graph of the same model and scheme."""
-    for name, quantizer in activations(prepared).items():
-        quantizer.set_range(*(state[f"{name}.activation_post_process.{end}_val"] for end in ("min", "max")))
+    """Load the state dict of a calibrated graph of the same model and scheme."""
+    for name, quantizer in prepared.named_modules():
+        if isinstance(quantizer, ActivationFakeQuantize | WeightFakeQuantize):
+            quantizer.fix(state[f"{name}.scale"].clone(), state[f"{name}.zero_point"].clone())
     prepared.load_state_dict(state)
 
 
 def rebuild(checkpoint: Checkpoint, weight_bits: int) -> GraphModule:
     """The calibrated graph of a quantized checkpoint. Raises ModelError when the file is another model's."""
     with torch.random.fork_rng():
-        prepared = prepare(build_model(replace(checkpoint.spec, weights=None)), checkpoint.spec.input_shape, weight_bits)
+        prepared = prepare(
+            build_model(replace(checkpoint.spec, weights=None)), checkpoint.spec.input_shape, weight_bits
+        )
     try:
         restore(prepared, read_state(checkpoint.weights))
     except (KeyError, RuntimeError) as error:
@@ -83,7 +84,8 @@ def convert(checkpoint: Checkpoint) -> GraphModule:
     """The torch graph of integers and Q/DQ that ONNX receives: images [B, C, H, W] -> logits [B, K]."""
     if checkpoint.scheme != "ort":
         raise ModelError(
-            f"{checkpoint.path} has the quantization scheme {checkpoint.scheme!r}", "Name a checkpoint that quantize wrote."
+            f"{checkpoint.path} has the quantization scheme {checkpoint.scheme!r}",
+            "Name a checkpoint that quantize wrote.",
         )
     converted: GraphModule = convert_pt2e(rebuild(checkpoint, int(checkpoint.scheme_options["weight_bits"])))
     return converted

@@ -37,12 +37,20 @@ def collect(run: Path) -> dict[str, Any]:
     record = _read(run / "run.json")
     if record is None:
         raise RunDirectoryError(f"{run} holds no run.json", "Name a directory that `edgekd compress --out` made.")
-    search = _read(run / "search" / "search.json")
-    quantize = _read(run / "quantize" / "quantize.json")
-    history = _read(run / "distill" / "history.json")
-    exported = _read(run / "export" / "export.json") or []
-    ledger = _read(run / "export" / "ledger.json") or []
-    latency = _read(run / "profile" / "latency.json") or []
+    stages = record.get("stages") or []
+    current = {stage["name"]: stage["fingerprint"] for stage in stages}
+
+    def stage_record(stage: str, file: str) -> Any:
+        """None as well where the directory is of other inputs than this run's: figures of two runs are never mixed."""
+        made = _read(run / stage / "stage.json")
+        return _read(run / stage / file) if made and made["fingerprint"] == current.get(stage) else None
+
+    search = stage_record("search", "search.json")
+    history = stage_record("distill", "history.json")
+    quantize = stage_record("quantize", "quantize.json")
+    exported = stage_record("export", "export.json") or []
+    ledger = stage_record("export", "ledger.json") or []
+    latency = stage_record("profile", "latency.json") or []
     config = record.get("config") or {}
     teacher = {"name": None, "top1": None, "params": None, "macs": None, **(record.get("teacher") or {})}
     if (row := find(ledger, "teacher")) is not None:
@@ -60,7 +68,7 @@ def collect(run: Path) -> dict[str, Any]:
         "lint": {row["artifact"]: row["lint"] for row in exported if row.get("lint")} or _lint(quantize),
         "ledger": ledger,
         "latency": latency,
-        "stages": record.get("stages") or [],
+        "stages": stages,
         "conditions": {key: record.get(key) for key in ("seed", "host", "versions")},
         "config": config,
     }
@@ -103,10 +111,12 @@ def verdict(ledger: list[dict[str, Any]], latency: list[dict[str, Any]]) -> dict
 
 
 def _lint(quantize: dict[str, Any] | None) -> dict[str, Any]:
-    """The chosen model's lint, where the quantize stage wrote it and the export stage has not."""
-    chosen = (quantize or {}).get((quantize or {}).get("chosen", ""), {})
-    lint = chosen.get("lint") or (quantize or {}).get("lint")
-    return {"onnx-int8": lint} if lint else {}
+    """The chosen model's lint as the quantize stage wrote it, where the export stage has written none."""
+    if quantize is None:
+        return {}
+    chosen = quantize["chosen"]
+    lint = quantize[chosen].get("lint")
+    return {f"student-{chosen}": lint} if lint else {}
 
 
 def _read(file: Path) -> Any:

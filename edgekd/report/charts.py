@@ -27,13 +27,13 @@ DEFAULTS: dict[Any, Any] = {
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 9,
+    "font.size": 10,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.titlesize": 9,
+    "axes.titlesize": 10,
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "grid.color": LINE,
@@ -119,8 +119,9 @@ def search(search: dict[str, Any]) -> str:
         baselines = search.get("baselines") or []
         draw(baselines, "D", "baselines", color=WARM, markersize=5.5)
         for row in _placed(baselines):
-            place = (row["latency_ms"], row["score"])
-            ax.annotate(name_of(row, True), place, (0, 7), textcoords="offset points", ha="center", fontsize=8)
+            if row.get("name") != "largest legal":  # it lies among the candidates, a label there hides them
+                place = (row["latency_ms"], row["score"])
+                ax.annotate(name_of(row, True), place, (0, 7), textcoords="offset points", ha="center", fontsize=9)
         if search.get("chosen"):
             draw([search["chosen"]], "*", "chosen", color=ACCENT, markersize=13)
         if search.get("latency_limit_ms") is not None:
@@ -129,7 +130,7 @@ def search(search: dict[str, Any]) -> str:
         ax.set_ylabel(f"{search.get('scorer') or ''} score".strip())
         ax.tick_params(axis="y", labelcolor=MUTED)
         ax.margins(x=0.1, y=0.15)
-        figure.legend(loc="outside upper left", ncols=4, frameon=False, handletextpad=0.3, columnspacing=1.2)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, handletextpad=0.2, columnspacing=0.9)
     return out[0]
 
 
@@ -151,7 +152,7 @@ def training(history: Sequence[dict[str, Any]]) -> str:
             if points:
                 ax.plot(*zip(*points, strict=True), "-o", color=colour, markersize=3)
                 ax.annotate(
-                    f"{points[-1][1]:.4g}", points[-1], (0, 6), textcoords="offset points", ha="right", fontsize=8.5
+                    f"{points[-1][1]:.4g}", points[-1], (0, 6), textcoords="offset points", ha="right", fontsize=9.5
                 )
             ax.margins(y=0.2)
         axes[-1].set_xlabel("epoch")
@@ -173,7 +174,7 @@ def _placed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _label(ax: Axes, text: str, x: float, y: float) -> None:
-    ax.annotate(text, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=8.5)
+    ax.annotate(text, (x, y), (6, 0), textcoords="offset points", va="center", fontsize=9.5)
 
 
 def _rows(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from markupsafe import Markup
 from edgekd.report import STAGES, charts, units
 
 HERE = Path(__file__).parent
+LINT_PAIRS = {"conv": "convolutions INT8", "add": "adds INT8", "gemm": "linear layers INT8"}
 RANKED = 10  # candidates in the table; the chart shows them all
 
 
@@ -22,10 +24,11 @@ def render(report: dict[str, Any]) -> str:
     )
     environment.filters.update(
         {
-            name: getattr(units, name)
-            for name in ("artifact", "percent", "points", "ms", "size", "count", "times", "rate", "seconds", "whole")
+            name: _unbroken(getattr(units, name))
+            for name in ("percent", "points", "ms", "size", "count", "times", "rate", "seconds", "whole")
         },
-        number=units.number,
+        number=_unbroken(units.number),
+        artifact=units.artifact,
         words=units.words,
     )
     environment.globals["figure"] = units.figure
@@ -43,6 +46,11 @@ def render(report: dict[str, Any]) -> str:
         conditions=_conditions(report),
         config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
     )
+
+
+def _unbroken(form: Callable[..., str]) -> Callable[..., str]:
+    """A figure stays on one line with its unit."""
+    return lambda value: form(value).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:
@@ -100,10 +108,10 @@ def _search(search: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _quantize(quantize: dict[str, Any] | None) -> dict[str, Any] | None:
-    """PTQ beside QAD, and what holds for both."""
+    """PTQ and QAD beside the float student, and what holds for both."""
     if quantize is None:
         return None
-    columns = {name: quantize[name] for name in ("ptq", "qad") if isinstance(quantize.get(name), dict)}
+    columns = {name: quantize[name] for name in ("fp32", "ptq", "qad") if isinstance(quantize.get(name), dict)}
     rest = {key: value for key, value in quantize.items() if key not in (*columns, "chosen") and _scalar(value)}
     return {
         "columns": list(columns),
@@ -123,20 +131,20 @@ def _scalar(value: Any) -> bool:
     return isinstance(value, (str, int, float)) and value != ""
 
 
-def lint_lines(record: Any, prefix: str = "") -> list[tuple[str, str, bool]]:
-    """A lint record as (what, figure, all well) lines: a pair [n, of] reads n/of and is well when they are equal."""
-    if not isinstance(record, dict):
-        return [(prefix or "lint", units.figure(prefix, record), True)]
+def lint_lines(record: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """A lint record as (what, figure, well) lines; a pair [n, of] reads n/of and is well when they are equal.
+
+    The record is `LintReport.to_json()`: pairs by kind of operator, lists of what is wrong, `line` and `ok`.
+    """
     lines = []
     for key, value in record.items():
-        label = f"{prefix} {units.words(key)}".strip()
-        if isinstance(value, dict):
-            lines += lint_lines(value, label)
-        elif isinstance(value, (list, tuple)) and len(value) == 2 and all(type(part) is int for part in value):
-            lines.append((label, f"{value[0]}/{value[1]}", value[0] == value[1]))
+        if key in ("line", "ok"):
+            continue
+        if key in LINT_PAIRS:
+            n, of = value
+            lines.append((LINT_PAIRS[key], f"{n}/{of}" if of else "none in the graph", n == of))
         else:
-            well = not (key in ("float_islands", "islands") and bool(value)) and value is not False
-            lines.append((label, units.figure(key, value), well))
+            lines.append((units.words(key), ", ".join(map(str, value)) or "none", not value))
     return lines
 
 

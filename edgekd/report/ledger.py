@@ -32,7 +32,7 @@ Classes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact to measure: its files, the spec that normalises its input, and logits [N, K] of uint8 [N, H, W, C]."""
+    """One artifact to measure: files, the spec that normalises its input, and logits [N, K] of uint8 [N, H, W, C]."""
 
     artifact: str
     files: tuple[Path, ...]
@@ -59,10 +59,11 @@ def measure_ledger(
 
     Rows: {artifact, metric: "top1", value, ci95, correct, n, agreement_with_teacher, size_bytes, runtime, path}.
     `value`, `ci95` (Wilson) and `agreement_with_teacher` (same class as teacher.onnx) are in [0, 1]; `size_bytes`
-    counts external weights too; `path` is relative to the run directory. `teacher_spec.mean/std` normalise the teacher's input,
-    `student.spec.mean/std` every student's. Classes already predicted are kept in `out/.ledger`, by the content of the
-    files and the data, so a killed measurement goes on; the same bytes are measured once. Raises RunError when a model
-    gives logits that are not finite.
+    counts external weights too; `path` is relative to the run directory. `teacher_spec.mean/std` normalise the
+    teacher's input, `student.spec.mean/std` every student's.
+
+    Classes already predicted are kept in `out/.ledger`, by the content of the files and the data, so a killed
+    measurement goes on, and the same bytes are measured once. Raises RunError when logits are not finite.
     """
     graphs = [("teacher", teacher, teacher_spec)]
     graphs += [

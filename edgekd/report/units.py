@@ -15,6 +15,14 @@ ARTIFACTS = {
     "onnx-int8": "Student, INT8 ONNX",
 }
 
+NAMES = {
+    "n": "images",
+    "val_top1": "validation top-1",
+    "val_kl": "validation KL",
+    "calibration": "calibration images",
+    "seconds": "time",
+}
+
 
 def artifact(name: str) -> str:
     return ARTIFACTS.get(name, name)
@@ -84,7 +92,7 @@ def whole(value: float | None) -> str:
 
 def number(value: float | None) -> str:
     """A score or a loss: four significant digits."""
-    return DASH if value is None else f"{value:.4g}".replace("-", "−")
+    return DASH if value is None else f"{value:#.4g}".replace("-", "−")
 
 
 def figure(key: str, value: Any) -> str:
@@ -114,6 +122,8 @@ def figure(key: str, value: Any) -> str:
 
 def words(key: str) -> str:
     """`val_top1` -> `val top-1`: a key as a label."""
+    if key in NAMES:
+        return NAMES[key]
     for suffix in ("_percent", "_bytes", "_ms"):
         key = key.removesuffix(suffix)
     return key.replace("_", " ").replace("top1", "top-1")

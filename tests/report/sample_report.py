@@ -11,13 +11,31 @@ from edgekd.report.ledger import wilson
 
 STAGES = ("search", "distill", "quantize", "export", "profile")
 RUNTIME = "onnxruntime-cpu 1.31.1"
+LINT = {
+    "conv": [21, 21],
+    "add": [9, 9],
+    "gemm": [1, 1],
+    "float_islands": [],
+    "problems": [],
+    "line": "21/21 convolutions INT8, 9/9 adds, 1/1 linear layers, 0 float islands",
+    "ok": True,
+}
 
 
 def _student(
     depths: tuple[int, ...], widths: tuple[int, ...], score: float, params: int, macs: int, ms: float
 ) -> dict[str, Any]:
     spec = {"source": "edgekd", "name": "cifar-resnet", "kwargs": {"depths": depths, "widths": widths}}
-    return {"spec": spec, "score": score, "params": params, "macs": macs, "latency_ms": ms}
+    name = f"depths={','.join(map(str, depths))} widths={','.join(map(str, widths))}"
+    return {
+        "name": name,
+        "measured": False,
+        "spec": spec,
+        "score": score,
+        "params": params,
+        "macs": macs,
+        "latency_ms": ms,
+    }
 
 
 def _search() -> dict[str, Any]:
@@ -32,18 +50,30 @@ def _search() -> dict[str, Any]:
         )
         for i in range(60)
     ]
+    for row in ranking[:3]:
+        row["measured"] = True
+    largest = {**ranking[4], "name": "largest legal", "legal": True, "breaks": None}
     return {
         "space": "cifar-resnet",
         "scorer": "diswot",
         "scored": 200,
         "seconds": 271.4,
-        "chosen": ranking[0],
-        "ranking": ranking,
+        "chosen": ranking[1],
+        "ranking": ranking[:20],
         "baselines": [
-            {"name": "resnet20", **_student((3, 3, 3), (16, 32, 64), -2.74, 272_474, 40_813_184, 1.21)},
-            {"name": "resnet8", **_student((1, 1, 1), (16, 32, 64), -3.21, 78_042, 12_500_000, 0.48)},
+            {**_student((1, 1, 1), (16, 32, 64), -3.21, 78_042, 12_500_000, 0.48), "name": "resnet8"},
+            {**_student((3, 3, 3), (16, 32, 64), -2.74, 272_474, 40_813_184, 1.21), "name": "resnet20"},
+            {
+                **_student((9, 9, 9), (16, 32, 64), -2.02, 855_770, 125_490_000, 3.4),
+                "name": "resnet56",
+                "legal": False,
+                "breaks": "latency 1.4 ms",
+            },
+            largest,
         ],
-        "latency_limit_ms": 1.4,
+        "latency_limit_ms": 1.55,
+        "teacher_latency_ms": 9.3,
+        "tau_params": 0.61,
     }
 
 
@@ -115,14 +145,10 @@ def _latency() -> list[dict[str, Any]]:
 def _export() -> list[dict[str, Any]]:
     fp32 = {"max_abs_error": 4.1e-6, "top1_agreement": 1.0, "images": 512}
     int8 = {"top1_agreement": 0.998, "cosine": 0.99991, "images": 512}
-    lint = {
-        "exported": {"convolutions": [21, 21], "adds": [9, 9], "float_islands": 0},
-        "executed": {"convolutions": [21, 21]},
-    }
     return [
         {"path": "teacher.onnx", "artifact": "teacher", "precision": "fp32", "parity": fp32},
         {"path": "student-fp32.onnx", "artifact": "onnx-fp32", "precision": "fp32", "parity": fp32},
-        {"path": "student-int8.onnx", "artifact": "onnx-int8", "precision": "int8", "parity": int8, "lint": lint},
+        {"path": "student-int8.onnx", "artifact": "onnx-int8", "precision": "int8", "parity": int8, "lint": LINT},
     ]
 
 
@@ -156,14 +182,18 @@ def write_run(run: Path, until: str = "profile", data: str = "cifar10") -> Path:
         ],
         "quantize/quantize.json": {
             "scheme": "ort",
-            "ptq": {"val_top1": 0.9148, "agreement_with_fp32": 0.981, "calibration_images": 512, "seconds": 21.0},
-            "qad": {"val_top1": 0.9172, "agreement_with_fp32": 0.985, "epochs": 1, "seconds": 390.9},
+            "weight_bits": 7,
+            "calibration": 512,
+            "fp32": {"val_top1": 0.9180, "val_kl": 0.0412},
+            "ptq": {"val_top1": 0.9148, "val_kl": 0.0533, "lint": LINT, "seconds": 21.0},
+            "qad": {"val_top1": 0.9172, "val_kl": 0.0431, "lint": LINT, "seconds": 390.9, "steps": 371, "loss": 0.039},
             "chosen": "qad",
         },
         "export/export.json": _export(),
         "export/ledger.json": _ledger(),
         "profile/latency.json": _latency(),
     }
+    files |= {f"{name}/stage.json": {"name": name, "fingerprint": name[0] * 64} for name in done}
     for name, record in files.items():
         stage = name.partition("/")[0]
         if stage == "run.json" or stage in done:

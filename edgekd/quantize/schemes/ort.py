@@ -12,18 +12,13 @@ products of uint8 x int8 into a saturating int16, and 2 * 255 * 63 fits where 2 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize._torchao import (
-    FakeQuantize,
-    FusedMovingAvgObsFakeQuantize,
-    HistogramObserver,
-    MinMaxObserver,
-    MovingAveragePerChannelMinMaxObserver,
     QuantizationAnnotation,
     QuantizationSpec,
     QuantizationSpecBase,
@@ -48,10 +43,6 @@ MOVE = {
     aten.constant_pad_nd.default,
 }
 
-# The least weight scale: a dead channel (a zero BatchNorm gamma) would make its int32 bias, in units of the product of
-# two scales, overflow.
-EPS = 2.0**-16
-
 
 class OrtQuantizer(Quantizer):  # type: ignore[misc]
     """Annotates an exported graph whose BatchNorms are folded; `weight_bits` is 8 or 7."""
@@ -72,10 +63,7 @@ class OrtQuantizer(Quantizer):  # type: ignore[misc]
             quant_max=top,
             qscheme=torch.per_channel_symmetric,
             ch_axis=0,
-            # A moving average with the constant 1 is the range of the weights as they are now, in one fused kernel.
-            observer_or_fake_quant_ctr=FusedMovingAvgObsFakeQuantize.with_args(
-                observer=MovingAveragePerChannelMinMaxObserver.with_args(averaging_constant=1.0, eps=EPS)
-            ),
+            observer_or_fake_quant_ctr=WeightFakeQuantize,
         )
 
     def annotate(self, model: GraphModule) -> GraphModule:
@@ -100,55 +88,6 @@ class OrtQuantizer(Quantizer):  # type: ignore[misc]
         _set(node, inputs, output if last is node else None)
         if last is not node:
             _set(last, {}, output)
-
-
-class ActivationFakeQuantize(FakeQuantize):  # type: ignore[misc]
-    """A fake quantizer of activations: it calibrates, is frozen once, and then rounds to a fixed range.
-
-    Frozen, it gives the bits of `torch.fake_quantize_per_tensor_affine` and the gradient of its straight-through
-    estimator, from vectorised operators: about a twentieth of the time of that scalar CPU kernel.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(observer=HistogramObserver, **options)
-        self.options = options
-        self.constants: tuple[float, float, float] | None = None  # scale, least and greatest integer less zero point
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.constants is None:
-            self.activation_post_process(x.detach())
-            return x
-        return cast(Tensor, _Round.apply(x, *self.constants))  # type: ignore[no-untyped-call]
-
-    def freeze(self) -> None:
-        """Fix the range to what calibration found."""
-        scale, zero = self.calculate_qparams()
-        low, high = (self.quant_min - zero) * scale, (self.quant_max - zero) * scale
-        self.set_range(low.reshape(()), high.reshape(()))
-
-    def set_range(self, low: Tensor, high: Tensor) -> None:
-        """Fix the range to [low, high], float32 scalars; a small observer keeps it in the state dict."""
-        self.activation_post_process = MinMaxObserver(**self.options)
-        self.activation_post_process.min_val.copy_(low)
-        self.activation_post_process.max_val.copy_(high)
-        self.disable_observer()
-        self.scale, self.zero_point = (value.reshape(1) for value in self.calculate_qparams())
-        zero = int(self.zero_point)
-        self.constants = float(self.scale), float(self.quant_min - zero), float(self.quant_max - zero)
-
-
-class _Round(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bounds = (low - 0.5) * scale, (high + 0.5) * scale
-        inverse = torch.ones((), dtype=torch.float32).div(scale).item()  # in float32, as the kernel has it
-        return (x * inverse).round_().clamp_(low, high).mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        return aten.hardtanh_backward(grads[0], x, *ctx.bounds), None, None, None
 
 
 def _set(node: Node, inputs: dict[Node, QuantizationSpecBase], output: QuantizationSpecBase | None) -> None:

@@ -1,0 +1,75 @@
+"""Write the graphs that deploy, and prove that each computes what its checkpoint computes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
+from edgekd.config import ExportConfig
+from edgekd.export import parity
+from edgekd.export.onnx import export_fp32
+from edgekd.models import build_model, load_checkpoint
+from edgekd.profile import predict
+from edgekd.profile.devices import Device
+from edgekd.progress import Progress
+from edgekd.stage import write_json
+from edgekd.tasks.classification import predict_torch
+
+if TYPE_CHECKING:
+    from edgekd.data import Dataset
+
+__all__ = ["export", "export_fp32"]
+
+
+def export(
+    out: Path,
+    *,
+    teacher: ModelSpec,
+    student: Checkpoint,
+    quantized: Checkpoint,
+    data: Dataset,
+    device: Device,
+    config: ExportConfig,
+    progress: Progress,
+) -> list[OnnxModel]:
+    """Fill `out` with teacher.onnx, student-fp32.onnx, student-int8.onnx and export.json, their records.
+
+    Parity is measured on validation images by the runtime that ships. Raises ParityError when a graph and its
+    checkpoint differ.
+    """
+    # the quantizer exports through this package, which therefore cannot import it first
+    from edgekd.quantize import convert, export_quantized, lint
+
+    images = data.val.images[: parity.IMAGES]
+    models: list[OnnxModel] = []
+    records: list[dict[str, Any]] = []
+
+    def prove(name: str, artifact: str, spec: ModelSpec, reference: nn.Module, scheme: str | None) -> None:
+        path, precision = out / name, "fp32" if scheme is None else "int8"
+        model = OnnxModel(str(path), artifact, precision, config.opset, data.input_shape, scheme)
+        expected = predict_torch(reference, images, spec.mean, spec.std)
+        got = predict(model, images, spec.mean, spec.std, device)
+        model = replace(model, parity=parity.check(path, precision, got, expected))
+        models.append(model)
+        record = {**model.to_json(), "path": name, "seconds": time.perf_counter() - started}
+        records.append(record if scheme is None else {**record, "lint": lint(path).to_json()})
+
+    with progress.task("export", 3) as task:
+        floats = (("teacher", "teacher", teacher, None), ("student-fp32", "onnx-fp32", student.spec, student))
+        for stem, artifact, spec, checkpoint in floats:
+            started = time.perf_counter()
+            network = build_model(spec) if checkpoint is None else load_checkpoint(checkpoint)
+            export_fp32(network, out / f"{stem}.onnx", data.input_shape, config.opset)
+            prove(f"{stem}.onnx", artifact, spec, network, None)
+            task.advance()
+        started = time.perf_counter()
+        export_quantized(quantized, out / "student-int8.onnx", config.opset)
+        prove("student-int8.onnx", "onnx-int8", quantized.spec, convert(quantized), quantized.scheme)
+        task.advance()
+    write_json(out / "export.json", records)
+    return models

@@ -1,0 +1,135 @@
+"""Quantization-aware distillation: the fake-quantized student learns from the teacher and from its own float self.
+
+loss = w T^2 KL(teacher || q) + (1 - w) T^2 KL(student_fp32 || q), both from softened logits at temperature T.
+
+BatchNorm is folded before (see `graph.py`): its statistics are those of the float student from the first step to the
+last. Folding would also change what a learning rate means, since a channel's kernel is multiplied by g = gamma / sigma:
+its gradients are scaled by g^2, which makes a step of SGD on the folded kernel the step on the kernel it came from.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from edgekd.config import QadConfig
+from edgekd.data import Dataset
+from edgekd.data.augment import Augment, epoch_order, normalise
+from edgekd.distill.methods.kd import kd_loss
+from edgekd.errors import RunError
+from edgekd.progress import Progress
+from edgekd.quantize.graph import restore
+from edgekd.stage import write_atomic
+
+CHECKPOINT_SECONDS = 20.0  # a killed run loses at most this much
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of images / 255, per channel
+
+
+class Qad:
+    """Trains `prepared`, a calibrated graph of `student`, in place. State lives in `out/qad.pt` until `finish`.
+
+    `student` and `teacher` are float and in eval mode; each network gets the same view in its own normalisation.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        prepared: GraphModule,
+        student: nn.Module,
+        teacher: nn.Module,
+        normalisations: tuple[Normalisation, Normalisation],  # of student and teacher
+        data: Dataset,
+        config: QadConfig,
+        seed: int,
+    ) -> None:
+        self.file = out / "qad.pt"
+        self.prepared, self.student, self.teacher = prepared, student, teacher
+        self.normalisations, self.data, self.config, self.seed = normalisations, data, config, seed
+        self.augment = Augment(seed, data.input_shape[1] // 8, data.flips)
+        self.optimizer = torch.optim.SGD(prepared.parameters(), lr=config.lr, momentum=0.9)
+        self.gradient_scale = gradient_scales(prepared, student)
+        self.steps_per_epoch = max(1, len(data.train) // config.batch_size)
+        self.steps = max(1, round(config.epochs * self.steps_per_epoch))
+        self.step, self.loss_sum = 0, 0.0
+
+    def fit(self, progress: Progress) -> float:
+        """Train to the last step; returns the mean loss. Raises RunError when the loss is no longer finite."""
+        torch.set_flush_denormal(True)  # denormals in a nearly dead channel slow a CPU convolution tenfold
+        self._restore()
+        saved = time.perf_counter()
+        with progress.task("quantize (QAD)", self.steps, self.step) as task:
+            while self.step < self.steps:
+                self.loss_sum += self._train_step()
+                self.step += 1
+                task.advance()
+                if time.perf_counter() - saved > CHECKPOINT_SECONDS or self.step == self.steps:
+                    self._save()
+                    saved = time.perf_counter()
+        return self.loss_sum / self.steps
+
+    def _train_step(self) -> float:
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        size, config = self.config.batch_size, self.config
+        samples = epoch_order(len(self.data.train), self.seed, epoch)[position * size : (position + 1) * size]
+        pixels = self.augment(self.data.train.images[samples], samples, epoch)
+        device = next(self.prepared.parameters()).device
+        own, other = (normalise(pixels, *statistics).to(device) for statistics in self.normalisations)
+        with torch.no_grad():
+            teacher, student = self.teacher(other), self.student(own)
+        logits: Tensor = self.prepared(own)
+        w = config.teacher_weight
+        loss = w * kd_loss(logits, teacher, config.temperature) + (1 - w) * kd_loss(logits, student, config.temperature)
+        if not math.isfinite(value := loss.item()):
+            raise RunError(f"the QAD loss is {value} at step {self.step}", "Lower quantize.qad.lr.")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameter, scale in self.gradient_scale:
+            assert parameter.grad is not None
+            parameter.grad.mul_(scale)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        self.optimizer.step()
+        return value
+
+    def _save(self) -> None:
+        state = {
+            "prepared": self.prepared.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(self.file, buffer.getvalue())
+
+    def _restore(self) -> None:
+        if not self.file.exists():
+            return
+        state = torch.load(self.file, map_location=next(self.prepared.parameters()).device, weights_only=True)
+        restore(self.prepared, state["prepared"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.loss_sum = state["step"], state["loss_sum"]
+
+
+def gradient_scales(prepared: GraphModule, student: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+    """The folded kernels [C, ...] and g^2 [C, 1, ...] of each, g the factor that BatchNorm put on a channel.
+
+    A channel whose float kernel is zero has no factor and gets 1; kernels that nothing was folded into are left out.
+    """
+    before = dict(student.named_parameters())
+    scales = []
+    for name, after in prepared.named_parameters():
+        kernel = before.get(name)
+        if kernel is None or after.ndim < 2 or torch.equal(kernel, after):
+            continue
+        norms = [weight.detach().flatten(1).norm(dim=1) for weight in (kernel, after)]
+        g = torch.where(norms[0] > 0, norms[1] / norms[0], torch.ones_like(norms[0]))
+        scales.append((after, (g * g).view(-1, *[1] * (after.ndim - 1))))
+    return scales

@@ -1,0 +1,156 @@
+"""The quantize stage on 8x8 images: what it writes, resuming inside an epoch, and which of PTQ and QAD it keeps."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import edgekd.quantize as stage
+from edgekd.artifacts import Checkpoint, ModelSpec
+from edgekd.config import QadConfig, QuantizeConfig
+from edgekd.data.dataset import Dataset, Split
+from edgekd.errors import RunError
+from edgekd.models import build_model
+from edgekd.profile import load_device
+from edgekd.progress import NullProgress
+from edgekd.quantize import qad as training
+from edgekd.quantize import quantize
+from edgekd.quantize.graph import prepare
+from edgekd.quantize.qad import gradient_scales
+
+STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+SPEC = ModelSpec("edgekd", "resnet8", 4, (3, 8, 8), **STATISTICS)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        return Split(rng.integers(0, 256, (n, 8, 8, 3), np.uint8), rng.integers(0, 4, n))
+
+    return Dataset("noise", tuple("abcd"), split(96), split(40), split(8), *STATISTICS.values(), True, "digest")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """(student checkpoint, teacher spec): random networks, with BatchNorm statistics of their own."""
+    made = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        out = tmp_path_factory.mktemp("model")
+        model = build_model(SPEC).train()
+        with torch.no_grad():
+            model(torch.randn(64, 3, 8, 8))
+        save_file(model.state_dict(), out / "model.safetensors")
+        made.append(out)
+    teacher = ModelSpec(**{**SPEC.__dict__, "weights": str(made[1] / "model.safetensors"), "mean": (0.4, 0.4, 0.4)})
+    return Checkpoint(str(made[0]), SPEC), teacher
+
+
+def run(out, data, models, config):
+    out.mkdir(exist_ok=True)
+    student, teacher = models
+    device = load_device("x86-cpu")
+    return quantize(
+        out, student=student, teacher=teacher, data=data, device=device, config=config, seed=3, opset=18,
+        progress=NullProgress(),
+    )  # fmt: skip
+
+
+def config(epochs, **options):
+    return QuantizeConfig(calibration=32, qad=QadConfig(epochs=epochs, batch_size=16, lr=0.002, **options))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, data, models):
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    return run(out, data, models, config(1.5)), out
+
+
+def test_what_the_stage_writes(unbroken):
+    checkpoint, out = unbroken
+    record = json.loads((out / "quantize.json").read_text())
+    assert record["chosen"] in ("ptq", "qad")
+    assert record["qad"]["steps"] == 9  # a fraction of an epoch counts
+    assert record["weight_bits"] == checkpoint.scheme_options["weight_bits"]
+    assert {file.name for file in out.iterdir()} == {
+        *("checkpoint.json", "model.safetensors", "quantize.json"),
+        *("student-ptq.onnx", "student-qad.onnx"),
+    }
+    assert Checkpoint.load(out).scheme == "ort"
+    for kind in ("ptq", "qad"):
+        assert record[kind]["lint"]["ok"], record[kind]["lint"]
+        assert 0 <= record[kind]["val_top1"] <= 1
+
+
+def test_the_checkpoint_exports_to_the_chosen_graph(unbroken, tmp_path):
+    checkpoint, out = unbroken
+    stage.export_quantized(checkpoint, tmp_path / "again.onnx", 18)
+    chosen = json.loads((out / "quantize.json").read_text())["chosen"]
+    assert (tmp_path / "again.onnx").read_bytes() == (out / f"student-{chosen}.onnx").read_bytes()
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(tmp_path, data, models, unbroken, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    step = training.Qad._train_step
+
+    def stop_inside_the_second_epoch(self):
+        if self.step == 7:
+            raise Interrupted
+        return step(self)
+
+    monkeypatch.setattr(training.Qad, "_train_step", stop_inside_the_second_epoch)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken", data, models, config(1.5))
+    assert not (tmp_path / "broken" / "checkpoint.json").exists()
+    steps = []
+    monkeypatch.setattr(training.Qad, "_train_step", lambda self: (steps.append(self.step), step(self))[1])
+    run(tmp_path / "broken", data, models, config(1.5))
+    assert steps == [7, 8]  # it went on, it did not start again
+    for name in ("model.safetensors", "student-ptq.onnx", "student-qad.onnx"):
+        assert (tmp_path / "broken" / name).read_bytes() == (unbroken[1] / name).read_bytes(), name
+
+
+def test_qad_learns_what_it_is_asked_to(unbroken):
+    record = json.loads((unbroken[1] / "quantize.json").read_text())
+    assert record["qad"]["val_kl"] < record["ptq"]["val_kl"]
+
+
+def test_zero_epochs_keep_ptq(tmp_path, data, models):
+    run(tmp_path / "ptq", data, models, config(0))
+    record = json.loads((tmp_path / "ptq" / "quantize.json").read_text())
+    assert record["chosen"] == "ptq" and "qad" not in record
+    assert not (tmp_path / "ptq" / "student-qad.onnx").exists()
+
+
+@pytest.mark.parametrize(("vnni", "bits"), [(True, 8), (False, 7)])
+def test_weight_bits_follow_the_processor(tmp_path, data, models, monkeypatch, vnni, bits):
+    monkeypatch.setattr(stage, "has_vnni", lambda: vnni)
+    checkpoint = run(tmp_path / "out", data, models, config(0))
+    assert checkpoint.scheme_options == {"weight_bits": bits}
+
+
+def test_a_loss_that_is_not_finite_says_what_to_do(tmp_path, data, models, monkeypatch):
+    monkeypatch.setattr(training, "kd_loss", lambda student, *_: student.sum() * float("nan"))
+    with pytest.raises(RunError, match=r"Lower quantize\.qad\.lr"):
+        run(tmp_path / "out", data, models, config(1))
+
+
+def test_a_step_on_the_folded_kernel_is_the_step_on_the_one_it_came_from():
+    """With g = gamma / sigma fixed, W' = g W: scaling the gradient of W' by g^2 moves W' by g times W's own step."""
+    torch.manual_seed(0)
+    model = build_model(SPEC)
+    model.bn1.weight.data.uniform_(0.2, 3.0)
+    model.bn1.running_var.uniform_(0.5, 4.0)
+    prepared = prepare(model, SPEC.input_shape, 7)
+    folded = dict(prepared.named_parameters())["conv1.weight"]
+    (scale,) = [scale for parameter, scale in gradient_scales(prepared, model) if parameter is folded]
+    g = model.bn1.weight / (model.bn1.running_var + model.bn1.eps).sqrt()
+    assert torch.allclose(scale.flatten(), (g * g).detach(), rtol=1e-4)
