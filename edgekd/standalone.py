@@ -139,7 +139,7 @@ def read_onnx(path: Path) -> OnnxModel:
     precision = "int8" if quantized else "fp32"
     return OnnxModel(
         path=str(path),
-        artifact=path.stem,
+        artifact=path.name,
         precision=precision,
         opset=next((entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")), 0),
         input_shape=(shape[1], shape[2], shape[3]),

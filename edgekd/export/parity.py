@@ -12,7 +12,8 @@ from edgekd.errors import ParityError
 
 IMAGES = 256
 FP32_TOLERANCE = 1e-3  # of the largest logit: another order of summation, not another function
-INT8_AGREEMENT = 0.98  # rounding ties fall differently in the runtime's kernels and may turn a close decision
+INT8_AGREEMENT = 0.98  # rounding ties fall differently in the runtime's kernels and may turn a close decision;
+TIES = 3  # so many images may differ however few there are
 INT8_COSINE = 0.99
 
 Logits = NDArray[np.float32]
@@ -43,7 +44,8 @@ def check(path: Path, precision: str, runtime: Logits, torch: Logits) -> dict[st
         bad = record["max_rel_error"] > FP32_TOLERANCE
         figure = f"an error of {record['max_rel_error']:.2g} of the largest logit, above {FP32_TOLERANCE}"
     else:
-        bad = record["top1_agreement"] < INT8_AGREEMENT or record["cosine"] < INT8_COSINE
+        differing = round((1 - record["top1_agreement"]) * record["n"])
+        bad = differing > max(TIES, (1 - INT8_AGREEMENT) * record["n"]) or record["cosine"] < INT8_COSINE
         figure = (
             f"top-1 agreement {record['top1_agreement']:.3f} and cosine {record['cosine']:.4f}, "
             f"below {INT8_AGREEMENT} and {INT8_COSINE}"

@@ -31,7 +31,7 @@ def graph(tmp_path, *, float_second=False, per_tensor=False, zero_point=0, scale
             zeros = np.int8(zero_point) if per_tensor else np.full(4, zero_point, np.int8)
             inputs = [weight, put(f"{name}_s", scales), put(f"{name}_z", zeros)]
             axis = {} if per_tensor else {"axis": 0}
-            nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_wdq"], name=f"dq_{name}", **axis))
+            nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_wdq"], name=f"dqw_{name}", **axis))
             weight = f"{name}_wdq"
         else:
             weight = put(f"{name}_wf", rng.standard_normal((4, c_in, 3, 3)).astype(np.float32))
@@ -43,6 +43,9 @@ def graph(tmp_path, *, float_second=False, per_tensor=False, zero_point=0, scale
         nodes.append(helper.make_node("Elu", [x], ["elu"], name="elu"))
         nodes.append(helper.make_node("Softplus", ["elu"], ["softplus"], name="softplus"))
         x = qdq("softplus")
+    if float_second:
+        nodes.append(helper.make_node("Elu", [x], ["elu"], name="elu"))
+        x = "elu"
     y = qdq(conv(x, 4, "conv_2", quantized=not float_second))
     nodes.append(helper.make_node("Identity", [y], ["logits"]))
     io = [
@@ -68,8 +71,11 @@ def test_a_float_conv_is_seen_in_the_export_and_in_the_execution(tmp_path):
     report = lint(graph(tmp_path, float_second=True))
     assert not report.ok
     assert report.conv == (1, 2)
-    assert report.problems == ("conv_2: the weights of this Conv are not stored as INT8",)
-    assert len(report.float_islands) == 1 and "Conv" in report.float_islands[0]
+    assert report.problems == (
+        "conv_2: the input of this Conv is float",
+        "conv_2: the weights of this Conv are not stored as INT8",
+    )
+    assert len(report.float_islands) == 1 and report.float_islands[0].startswith("Elu+Conv")
 
 
 def test_per_tensor_weights_are_seen(tmp_path):

@@ -14,10 +14,11 @@ from edgekd.data.dataset import Dataset, Split
 from edgekd.errors import RunError
 from edgekd.models import build_model
 from edgekd.profile import load_device
+from edgekd.profile.devices import has_vnni
 from edgekd.progress import NullProgress
 from edgekd.quantize import qad as training
 from edgekd.quantize import quantize
-from edgekd.quantize.graph import prepare
+from edgekd.quantize.graph import calibrate, prepare
 from edgekd.quantize.qad import gradient_scales
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
@@ -123,24 +124,27 @@ def test_qad_learns_what_it_is_asked_to(unbroken):
     assert record["qad"]["val_kl"] < record["ptq"]["val_kl"]
 
 
-def test_zero_epochs_keep_ptq(tmp_path, data, models):
-    run(tmp_path / "ptq", data, models, config(0))
+def test_zero_epochs_keep_ptq_and_weight_bits_follow_the_processor(tmp_path, data, models, unbroken, monkeypatch):
+    opposite = not has_vnni()
+    monkeypatch.setattr(stage, "has_vnni", lambda: opposite)
+    checkpoint = run(tmp_path / "ptq", data, models, config(0))
     record = json.loads((tmp_path / "ptq" / "quantize.json").read_text())
     assert record["chosen"] == "ptq" and "qad" not in record
     assert not (tmp_path / "ptq" / "student-qad.onnx").exists()
-
-
-@pytest.mark.parametrize(("vnni", "bits"), [(True, 8), (False, 7)])
-def test_weight_bits_follow_the_processor(tmp_path, data, models, monkeypatch, vnni, bits):
-    monkeypatch.setattr(stage, "has_vnni", lambda: vnni)
-    checkpoint = run(tmp_path / "out", data, models, config(0))
-    assert checkpoint.scheme_options == {"weight_bits": bits}
+    bits = {True: {"weight_bits": 8}, False: {"weight_bits": 7}}
+    assert checkpoint.scheme_options == bits[opposite]
+    assert unbroken[0].scheme_options == bits[not opposite]
 
 
 def test_a_loss_that_is_not_finite_says_what_to_do(tmp_path, data, models, monkeypatch):
+    student, teacher = build_model(SPEC), build_model(models[1])
+    prepared = prepare(student, SPEC.input_shape, 7)
+    calibrate(prepared, [torch.randn(8, 3, 8, 8)])
+    normalisations = (tuple(STATISTICS.values()),) * 2
+    qad = training.Qad(tmp_path, prepared, student, teacher, normalisations, data, QadConfig(batch_size=16), 0)
     monkeypatch.setattr(training, "kd_loss", lambda student, *_: student.sum() * float("nan"))
     with pytest.raises(RunError, match=r"Lower quantize\.qad\.lr"):
-        run(tmp_path / "out", data, models, config(1))
+        qad.fit(NullProgress())
 
 
 def test_a_step_on_the_folded_kernel_is_the_step_on_the_one_it_came_from():
