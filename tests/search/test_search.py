@@ -52,7 +52,15 @@ def dataset():
 
 def run(out, latency=None, seed=0, costs=None, **config):
     out.mkdir(exist_ok=True)
-    config = {"evaluations": 24, "population": 8, "tournament": 3, "inits": 1, "batch_size": 12, **config}
+    config = {
+        "scorer": "diswot",
+        "evaluations": 24,
+        "population": 8,
+        "tournament": 3,
+        "inits": 1,
+        "batch_size": 12,
+        **config,
+    }
     student = search(
         out,
         teacher=TEACHER,
