@@ -28,6 +28,9 @@ class TrainConfig(Section):
     weight_decay: float = Field(5e-4, ge=0, description="not applied to biases and BatchNorm")
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then cosine to zero")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    progressive: float = Field(
+        0.0, ge=0, lt=1, description="share of the epochs, the first, trained on images of 3/4 the size"
+    )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average; null for none")
     pad: int | None = Field(None, ge=0, description="pixels of the pad-crop augmentation; null for size/8")
     flip: bool | None = Field(None, description="horizontal flips; null for: no flips on digits, else yes")

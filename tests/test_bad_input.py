@@ -10,10 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
 from edgekd.cli import app
+from edgekd.data import load_dataset
+from edgekd.data.augment import Augment
+from edgekd.distill.targets import LiveTargets, replay
+from edgekd.progress import NullProgress
 from edgekd.stage import RunDirectory
 
 TARGET = ("--target", "x86-cpu")
@@ -185,6 +191,14 @@ def test_no_disk_space(small_disk: Path) -> None:
     assert f"error: no space left on the disk of {out}" in done.stderr and "same command again" in done.stderr
     assert "Traceback" not in done.output and done.stdout == ""
     assert not [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]
+
+
+def test_no_disk_space_for_the_replay_table(small_disk: Path) -> None:
+    """Memory-mapped, it would end the process with SIGBUS at the first page the disk lacks."""
+    data = load_dataset("digits")
+    teacher = LiveTargets(nn.Flatten(), data.mean, data.std)
+    with pytest.raises(OSError, match="No space left"):
+        replay(small_disk / "replay", teacher, data, Augment(0, 1, False), 100, torch.device("cpu"), NullProgress())
 
 
 def test_second_run_in_the_same_directory(out: Path) -> None:

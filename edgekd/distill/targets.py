@@ -7,6 +7,8 @@ sees exactly the image that the stored row was computed on.
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -65,7 +67,10 @@ def replay(
     done = int(counter.read_text()) if counter.exists() and path.exists() else 0
     chunks = [(view, i) for view in range(views) for i in range(0, n, CHUNK)]
     if done < len(chunks):
-        table = np.memmap(path, np.float16, "r+" if done else "w+", shape=shape)
+        if not done:
+            with path.open("wb") as file:  # a full disk is an error here; under a sparse file it would be a SIGBUS
+                os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
+        table = np.memmap(path, np.float16, "r+", shape=shape)
         with progress.task("teacher targets", len(chunks), done) as task:
             for position in range(done, len(chunks)):
                 view, i = chunks[position]

@@ -32,7 +32,7 @@ def compare(runtime: Logits, torch: Logits) -> dict[str, Any]:
         "max_abs_error": float(error.max()),
         "max_rel_error": float(error.max()) / scale,
         "mean_abs_error": float(error.mean()),
-        "cosine": float((runtime * torch).sum()) / max(norms, 1e-12),
+        "cosine": min(1.0, float((runtime * torch).sum()) / max(norms, 1e-12)),
         "top1_agreement": float((runtime.argmax(1) == torch.argmax(1)).mean()),
     }
 

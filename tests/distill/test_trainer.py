@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.config import DistillConfig, TeacherConfig, TrainConfig
@@ -60,7 +61,7 @@ class StopAfter(NullProgress):
             raise KeyboardInterrupt
 
 
-CONFIG = DistillConfig(epochs=2, batch_size=64, views=2, ema=0.9, checkpoint_seconds=1e-9)
+CONFIG = DistillConfig(epochs=2, batch_size=64, views=2, progressive=0.5, ema=0.9, checkpoint_seconds=1e-9)
 
 
 def run(out: Path, data: Dataset, teacher: ModelSpec, progress: NullProgress, **changes: object) -> Checkpoint:
@@ -116,6 +117,21 @@ def test_replay_rows_are_the_teachers_logits(data: Dataset, teacher: ModelSpec, 
     pixels = augment(data.train.images[samples], samples, 1)
     batch = Batch(pixels, torch.zeros(3, dtype=torch.long), samples, 1)
     assert torch.allclose(stored(batch).logits, live(batch).logits, rtol=2e-3, atol=2e-2)
+
+
+def test_progressive_resizing_starts_small_and_ends_at_full_size(
+    data: Dataset, teacher: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watched(spec: ModelSpec) -> nn.Module:
+        net = build_model(spec)
+        net.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[-1]) if module.training else None)
+        return net
+
+    sizes: list[int] = []
+    monkeypatch.setattr("edgekd.distill.build_model", watched)
+    run(tmp_path / "p", data, teacher, NullProgress(), progressive=0.5)
+    half = len(data.train) // 64
+    assert sizes == [data.input_shape[1] * 3 // 4] * half + [data.input_shape[1]] * half
 
 
 def test_schedule() -> None:
