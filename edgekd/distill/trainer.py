@@ -22,6 +22,7 @@ from edgekd.config import TrainConfig
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, epoch_order, normalise
 from edgekd.distill.methods._base import Batch, Method, Outputs
+from edgekd.distill.muon import Muon
 from edgekd.distill.targets import TeacherTargets
 from edgekd.errors import RunError
 from edgekd.profile.devices import isa_features
@@ -63,6 +64,8 @@ def _optimizer(modules: nn.ModuleList, config: TrainConfig) -> torch.optim.Optim
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if config.optimizer == "muon":
+        return Muon(groups, lr=config.lr)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
