@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
 from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
-from edgekd.config import RunConfig
+from edgekd.config import RunConfig, TrainConfig
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, StageResult, digest_file, fingerprint, write_json
@@ -464,12 +464,18 @@ def _estimate(chain: Chain) -> dict[str, float]:
     forward, n, test = per_image / 3 * macs / cost(model, data.input_shape).macs, len(data.train), len(data.test)
     train = per_image * student / cost(model, data.input_shape).macs * n
     passes = config.distill.views if config.distill.targets == "replay" else config.distill.epochs
-    search = 0.0 if config.search.student else config.search.evaluations * config.search.inits
+    runs_networks = not config.search.student and SCORERS[config.search.scorer].cost != "none"
+    search = config.search.evaluations * config.search.inits if runs_networks else 0
     return {
-        "teacher": config.teacher.train.epochs * n * forward * 3,
+        "teacher": _full_epochs(config.teacher.train) * n * forward * 3,
         "search": 10 + search * config.search.batch_size * per_image,
-        "distill": passes * n * forward + config.distill.epochs * train,
+        "distill": passes * n * forward + _full_epochs(config.distill) * train,
         "quantize": 20 + config.quantize.qad.epochs * (2 * train + n * forward),
         "export": 20 + test * (forward + 4 * train / n / 3),
         "profile": 5 + sum(config.profile.batches) * (config.profile.runs + config.profile.warmup) * 2 * forward,
     }
+
+
+def _full_epochs(config: TrainConfig) -> float:
+    """Epochs at full size that cost as much: an image at 3/4 the size has 9/16 of the MACs."""
+    return config.epochs * (1 - config.progressive * 7 / 16)

@@ -74,6 +74,11 @@ class CifarResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks in order."""
+        return [block for stage in (self.layer1, self.layer2, self.layer3) for block in stage]
+
     def forward_features(self, x: Tensor) -> Tensor:
         """The last feature map [B, C, H/4, W/4], before pooling."""
         x = F.relu(self.bn1(self.conv1(x)))

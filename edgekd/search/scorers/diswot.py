@@ -17,7 +17,7 @@ K x K Grams G G^T of all candidates alike (`class_similarity`), which any two wi
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,9 @@ from torch.nn import functional as F
 
 from edgekd.artifacts import ModelSpec
 from edgekd.errors import ModelError
-from edgekd.models import build_model
 from edgekd.search.scorers import Score, ScoringTask
+from edgekd.search.scorers._network import network_seed, random_network
 from edgekd.search.spaces import Point
-from edgekd.stage import fingerprint
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,8 @@ class DisWOT:
         return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
 
     def _view(self, spec: ModelSpec, init: int) -> View:
-        architecture = replace(spec, weights=None, mean=(), std=())
-        seed = int(fingerprint([self.task.seed, init, architecture.to_json()])[:15], 16)
-        with torch.random.fork_rng(devices=[]):  # building draws from the global generator
-            model = build_model(architecture)
-        gaussian_init(model, torch.Generator().manual_seed(seed))
+        model = random_network(spec, self.task.seed, init)
+        gaussian_init(model, torch.Generator().manual_seed(network_seed(spec, self.task.seed, init)))
         model.eval().to(memory_format=torch.channels_last)
         for module in model.modules():  # batch statistics, and neither dropout nor stochastic depth
             if isinstance(module, nn.modules.batchnorm._NormBase):
