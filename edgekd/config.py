@@ -78,7 +78,7 @@ class DistillConfig(TrainConfig):
 
 class QadConfig(Section):
     epochs: float = Field(1.0, ge=0, description="0 keeps the PTQ model")
-    lr: float = Field(0.005, gt=0)
+    lr: float = Field(1e-4, gt=0, description="relative to the size of each channel's kernel")
     batch_size: int = Field(128, ge=1)
     temperature: float = Field(4.0, gt=0)
     teacher_weight: float = Field(0.5, ge=0, le=1, description="the rest is the FP32 student's")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec
 from edgekd.errors import ModelError
 from edgekd.models import cifar
+from edgekd.models.nasbench201 import NasBench201
+from edgekd.models.vit import AutoFormer, PiT
 
 if TYPE_CHECKING:
     from edgekd.config import TeacherConfig
     from edgekd.data import Dataset
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+SEARCHED: dict[str, Callable[..., nn.Module]] = {"nasbench201": NasBench201, "autoformer": AutoFormer, "pit": PiT}
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,7 @@ def cost(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
 def build_model(spec: ModelSpec) -> nn.Module:
     """The model in eval mode, with the weights `spec` names (random ones where it names none). Raises ModelError."""
     if spec.source == "edgekd":
-        if spec.name not in cifar.DEPTHS and spec.name != "cifar-resnet":
-            known = ", ".join([*cifar.DEPTHS, "cifar-resnet"])
-            raise ModelError(f"unknown architecture {spec.name!r}", f"Reference nets: {known}.")
-        model: nn.Module = cifar.build(spec.name, spec.num_classes, spec.input_shape[0], **spec.kwargs)
+        model: nn.Module = _build_own(spec)
     elif spec.source == "timm":
         model = _build_timm(spec)
     elif spec.source == "torchvision":
@@ -57,6 +59,15 @@ def build_model(spec: ModelSpec) -> nn.Module:
     if spec.weights not in (None, HUB):
         _load_state(model, spec, read_state(Path(str(spec.weights))))
     return model.eval()
+
+
+def _build_own(spec: ModelSpec) -> nn.Module:
+    if spec.name in SEARCHED:
+        return SEARCHED[spec.name](spec.num_classes, in_channels=spec.input_shape[0], **spec.kwargs)
+    if spec.name in cifar.DEPTHS or spec.name == "cifar-resnet":
+        return cifar.build(spec.name, spec.num_classes, spec.input_shape[0], **spec.kwargs)
+    known = ", ".join([*cifar.DEPTHS, "cifar-resnet", *SEARCHED])
+    raise ModelError(f"unknown architecture {spec.name!r}", f"Reference nets: {known}.")
 
 
 def _build_timm(spec: ModelSpec) -> nn.Module:

@@ -3,8 +3,9 @@
 loss = w T^2 KL(teacher || q) + (1 - w) T^2 KL(student_fp32 || q), both from softened logits at temperature T.
 
 BatchNorm is folded before (see `graph.py`): its statistics are those of the float student from the first step to the
-last. Folding would also change what a learning rate means, since a channel's kernel is multiplied by g = gamma / sigma:
-its gradients are scaled by g^2, which makes a step of SGD on the folded kernel the step on the kernel it came from.
+last. Folding leaves channels of one layer with kernels of very different sizes, and no learning rate would suit them
+all. Gradients are scaled by the squared norm of their channel's kernel w_c, which makes a step of SGD on w_c the step
+on its direction w_c / ||w_c||: the rate is relative to the kernel, however the float student was trained.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Qad:
         self.normalisations, self.data, self.config, self.seed = normalisations, data, config, seed
         self.augment = Augment(seed, data.input_shape[1] // 8, data.flips)
         self.optimizer = torch.optim.SGD(prepared.parameters(), lr=config.lr, momentum=0.9)
-        self.gradient_scale = gradient_scales(prepared, student)
+        self.gradient_scale = gradient_scales(prepared)
         self.steps_per_epoch = max(1, len(data.train) // config.batch_size)
         self.steps = max(1, round(config.epochs * self.steps_per_epoch))
         self.step, self.loss_sum = 0, 0.0
@@ -118,18 +119,8 @@ class Qad:
         self.step, self.loss_sum = state["step"], state["loss_sum"]
 
 
-def gradient_scales(prepared: GraphModule, student: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
-    """The folded kernels [C, ...] and g^2 [C, 1, ...] of each, g the factor that BatchNorm put on a channel.
-
-    A channel whose float kernel is zero has no factor and gets 1; kernels that nothing was folded into are left out.
-    """
-    before = dict(student.named_parameters())
-    scales = []
-    for name, after in prepared.named_parameters():
-        kernel = before.get(name)
-        if kernel is None or after.ndim < 2 or torch.equal(kernel, after):
-            continue
-        norms = [weight.detach().flatten(1).norm(dim=1) for weight in (kernel, after)]
-        g = torch.where(norms[0] > 0, norms[1] / norms[0], torch.ones_like(norms[0]))
-        scales.append((after, (g * g).view(-1, *[1] * (after.ndim - 1))))
-    return scales
+def gradient_scales(prepared: GraphModule) -> list[tuple[nn.Parameter, Tensor]]:
+    """The kernels [C, ...] and ||w_c||^2 [C, 1, ...] of each output channel."""
+    kernels = [parameter for parameter in prepared.parameters() if parameter.ndim > 1]
+    norms = [kernel.detach().flatten(1).square().sum(1) for kernel in kernels]
+    return [(k, norm.view(-1, *[1] * (k.ndim - 1))) for k, norm in zip(kernels, norms, strict=True)]

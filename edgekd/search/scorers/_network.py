@@ -49,7 +49,7 @@ def network_seed(spec: ModelSpec, seed: int, init: int) -> int:
     return int(fingerprint([seed, init, replace(spec, weights=None, mean=(), std=()).to_json()])[:15], 16)
 
 
-def kernels(model: nn.Module) -> list[nn.Parameter]:
+def kernels(model: nn.Module) -> list[Tensor]:
     """The weights of convolutions and linear layers."""
     return [m.weight for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]
 
@@ -61,7 +61,7 @@ def loss_gradients(model: nn.Module, images: Tensor, labels: Tensor, differentia
 
 
 def block_passes(model: nn.Module, images: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:
-    """One forward pass: every residual block with its input and output [B, C, H, W], in order.
+    """One forward pass: every residual block with its input and output, maps or tokens, in order.
 
     Raises ModelError for a model without a `blocks` attribute.
     """

@@ -49,17 +49,22 @@ class Trainability(_Az):
         return statistics.fmean(terms)
 
 
+def channel_rows(features: Tensor) -> Tensor:
+    """Maps [B, C, H, W] or tokens [B, N, C] as one row a channel: [C, positions]."""
+    return features.flatten(0, 1).T if features.ndim == 3 else features.transpose(0, 1).flatten(1)
+
+
 def channel_map(after: Tensor, before: Tensor) -> Tensor:
     """Mean over positions of after^T before, [C_out, C_in]; behind a stride, on the grid of the output."""
-    if before.shape[2:] != after.shape[2:]:
-        before = F.adaptive_avg_pool2d(before, after.shape[-2:])
-    rows = [x.transpose(0, 1).flatten(1) for x in (after, before)]
+    if before.ndim == 4 and before.shape[2:] != after.shape[2:]:
+        before = F.adaptive_avg_pool2d(before, (after.shape[2], after.shape[3]))
+    rows = [channel_rows(x) for x in (after, before)]
     return rows[0] @ rows[1].T / rows[0].shape[1]
 
 
 def spectral_entropy(features: Tensor) -> float:
-    """Entropy of the normalised eigenvalues of the channel covariance of [B, C, ...], in nats: log C when isotropic."""
-    rows = features.transpose(0, 1).flatten(1)
+    """Entropy of the normalised eigenvalues of the features' channel covariance, in nats: log C when isotropic."""
+    rows = channel_rows(features)
     values = torch.linalg.eigvalsh(torch.cov(rows.double()).view(len(rows), len(rows))).clamp(min=0)
     share = values / values.sum().clamp(min=1e-24)
     return float(-(share * (share + 1e-12).log()).sum())

@@ -6,6 +6,8 @@ for any pair when the batch is smaller than the width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,8 @@ class Cka(NetworkScorer):
 def linear_cka(a: Tensor, b: Tensor) -> float:
     """Similarity of embeddings [B, C_a] and [B, C_b] of the same images: 1 when equal up to rotation and scale."""
     a, b = (x.double() @ x.double().T for x in (a, b))
-    return _hsic(a, b) / max(_hsic(a, a) * _hsic(b, b), 1e-24) ** 0.5
+    own = math.sqrt(max(_hsic(a, a) * _hsic(b, b), 1e-24))
+    return _hsic(a, b) / own
 
 
 def _hsic(a: Tensor, b: Tensor) -> float:

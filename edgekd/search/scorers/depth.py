@@ -13,4 +13,4 @@ class Depth:
         del task
 
     def score(self, point: Point) -> Score:
-        return Score(math.log(sum(point.genotype.depths)))
+        return Score(math.log(point.depth))

@@ -23,12 +23,13 @@ class Genotype:
 
 @dataclass(frozen=True)
 class Point:
-    """A genotype with its closed-form cost: trainable parameters, and multiply-accumulates of one image."""
+    """A genotype with its closed-form cost: trainable parameters, multiply-accumulates of an image, blocks in a row."""
 
     genotype: Genotype
     spec: ModelSpec
     params: int
     macs: int
+    depth: int
 
 
 class Space(Protocol):

@@ -60,7 +60,7 @@ class CifarResNetSpace:
             elif isinstance(op, Head):
                 params += (op.c + 1) * op.classes
                 macs += op.c * op.classes
-        return Point(genotype, self.spec(genotype), params, macs)
+        return Point(genotype, self.spec(genotype), params, macs, sum(genotype.depths))
 
     def parse(self, text: str) -> Genotype:
         """`resnet20`, or `depths=3,3,3 widths=16,32,64`. Raises ConfigError."""

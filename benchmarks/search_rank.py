@@ -1,0 +1,223 @@
+"""Every scorer on published tables of trained architectures: how well does a training-free score rank them?
+
+    python benchmarks/search_rank.py DATA [--tables s0,nb201-cifar100] [--scorers params,naswot] [--sample 500]
+
+DATA holds `nas/` (DisWOT's 64 ResNets, NAS-Bench-201), a CIFAR-100 sheet archive and its ResNet-56 teacher. The
+networks are built and scored on real images. For each table: Kendall's tau and Spearman's rho with 95 % bootstrap
+intervals, tau inside bins of equal MACs, the accuracy lost by taking the best of a scorer's top five, and seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _record import record
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, spearmanr
+from torch.nn import functional as F
+
+from edgekd.artifacts import ModelSpec
+from edgekd.catalog import SCORERS, find
+from edgekd.data import load_dataset
+from edgekd.data.augment import normalise
+from edgekd.models.nasbench201 import CELLS, EDGES, WIDTHS, parse
+from edgekd.search.scorers import Score, ScoringTask
+from edgekd.search.spaces import Genotype, Point
+from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
+
+SHAPE, VIT = (3, 32, 32), (3, 224, 224)
+VIT_DATA = ("c100", "flower", "chaoyang")
+CIFAR100 = {"mean": (0.5070, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761)}
+VIT_BATCH = 16  # at 224 x 224; the tables' own students saw CIFAR images at that size
+BINS, BOOTSTRAPS, TOP = 5, 2000, 5
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Points and their accuracy; `baselines` are further columns to rank by."""
+
+    points: list[Point]
+    accuracy: Array
+    baselines: dict[str, Array]
+    image_size: int = 32
+
+
+def s0(data: Path, sample: int) -> Table:
+    """64 CIFAR-100 ResNets by depth, distilled; vanilla accuracy stands beside."""
+    del sample
+    kd, vanilla = (
+        dict(line.split() for line in (data / f"nas/diswot_s0/s1-gt-{kind}.txt").read_text().splitlines())
+        for kind in ("kd", "cls")
+    )
+    space = CifarResNetSpace(100, SHAPE)
+    points = [space.point(Genotype(tuple(map(int, key)), (16, 32, 64))) for key in kd]
+    return Table(
+        points, np.array([float(v) for v in kd.values()]), {"vanilla": np.array([float(vanilla[k]) for k in kd])}
+    )
+
+
+def nb201(column: str) -> Callable[[Path, int], Table]:
+    """`sample` of the 15,625 cells; the published parameter count, dead edges included, stands beside."""
+
+    def load(data: Path, sample: int) -> Table:
+        with (data / "nas/nasbench201_master.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        rows = [rows[i] for i in np.random.default_rng(0).choice(len(rows), min(sample, len(rows)), replace=False)]
+        published = np.array([9.0 * int(r["n_conv3x3"]) + int(r["n_conv1x1"]) for r in rows])
+        return Table(
+            [nb201_point(row["arch_str"]) for row in rows],
+            np.array([float(row[column]) for row in rows]),
+            {"published params": published},
+        )
+
+    return load
+
+
+def nb201_point(arch: str) -> Point:
+    """The network without its dead edges; depth is the longest chain of convolutions."""
+    from edgekd.models.nasbench201 import NasBench201, live_edges
+
+    spec = ModelSpec("edgekd", "nasbench201", 100, SHAPE, {"arch": arch})
+    operations = dict(zip(EDGES, parse(arch), strict=True))
+    weights = {"nor_conv_1x1": 1, "nor_conv_3x3": 9}
+    live = live_edges(tuple(operations.values()))
+    macs = 27 * 16 * 1024 + sum((9 * a * b + 9 * b * b + a * b) * hw for a, b, hw in ((16, 32, 256), (32, 64, 64)))
+    for width, hw in zip(WIDTHS, (1024, 256, 64), strict=True):
+        macs += CELLS * sum(weights.get(operations[edge], 0) for edge in live) * width * width * hw
+    chain = {0: 0}
+    for a, b in live:
+        chain[b] = max(chain.get(b, 0), chain[a] + (operations[a, b] in weights))
+    params = sum(p.numel() for p in NasBench201(100, arch).parameters())
+    return Point(arch, spec, params, macs, 5 + 3 * CELLS * chain.get(3, 0))
+
+
+def vit(file: str, column: str, point: Callable[[dict[str, Any]], Point]) -> Callable[[Path, int], Table]:
+    """100 transformers distilled from a convolutional ResNet-56; vanilla accuracy stands beside."""
+
+    def load(data: Path, sample: int) -> Table:
+        del sample
+        rows = json.loads((data / "nas/autoprox_vit" / file).read_text())
+        accuracy, vanilla = (np.array([row[f"{column}_{kind}_acc"] for row in rows]) for kind in ("kd", "base"))
+        return Table([point(row["arch"]) for row in rows], accuracy, {"vanilla": vanilla}, image_size=224)
+
+    return load
+
+
+def autoformer_point(arch: dict[str, Any]) -> Point:
+    width, tokens = arch["hidden_dim"], (224 // 16) ** 2 + 1
+    kwargs = {key: arch[key] for key in ("hidden_dim", "num_heads", "mlp_ratio")}
+    params = macs = 0
+    for heads, ratio in zip(arch["num_heads"], arch["mlp_ratio"], strict=True):
+        weights = 4 * width * 64 * heads + 2 * width * int(width * ratio)
+        params, macs = params + weights, macs + tokens * weights + 2 * tokens**2 * 64 * heads
+    return Point(json.dumps(arch), ModelSpec("edgekd", "autoformer", 100, VIT, kwargs), params, macs, arch["depth"])
+
+
+def pit_point(arch: dict[str, Any]) -> Point:
+    params = macs = 0
+    side = 27
+    for heads, blocks in zip(arch["num_heads"], arch["depth"], strict=True):
+        width, tokens = arch["base_dim"] * heads, side**2 + 1
+        weights = blocks * (4 + 2 * arch["mlp_ratio"]) * width**2
+        params, macs = params + weights, macs + tokens * weights + blocks * 2 * tokens**2 * width
+        side = (side + 1) // 2
+    return Point(json.dumps(arch), ModelSpec("edgekd", "pit", 100, VIT, arch), params, macs, sum(arch["depth"]))
+
+
+TABLES: dict[str, Callable[[Path, int], Table]] = {
+    "s0": s0,
+    "nb201-cifar10": nb201("val_cifar10"),
+    "nb201-cifar100": nb201("val_cifar100"),
+    "nb201-in16": nb201("val_in16"),
+    **{f"autoformer-{column}": vit("gt_autoformer.json", column, autoformer_point) for column in VIT_DATA},
+    **{f"pit-{column}": vit("gt_pit.json", column, pit_point) for column in VIT_DATA},
+}
+
+
+def figures(scores: Array, table: Table) -> dict[str, float | list[float]]:
+    accuracy = table.accuracy
+    generator = np.random.default_rng(0)
+    draws = generator.integers(0, len(accuracy), (BOOTSTRAPS, len(accuracy)))
+    taus = [kendalltau(scores[d], accuracy[d])[0] for d in draws]
+    rhos = [spearmanr(scores[d], accuracy[d])[0] for d in draws]
+    order = np.argsort([point.macs for point in table.points], kind="stable")
+    inside = [kendalltau(scores[part], accuracy[part])[0] for part in np.array_split(order, BINS)]
+    best = accuracy[np.argsort(-scores, kind="stable")[:TOP]].max()
+    return {
+        "tau": float(kendalltau(scores, accuracy)[0]),
+        "tau_ci95": np.nanpercentile(taus, (2.5, 97.5)).tolist(),
+        "rho": float(spearmanr(scores, accuracy)[0]),
+        "rho_ci95": np.nanpercentile(rhos, (2.5, 97.5)).tolist(),
+        "tau_equal_macs": float(np.nanmean(inside)),
+        "top5_regret": float(accuracy.max() - best),
+    }
+
+
+def task(data: Path, inits: int, batch: int) -> ScoringTask:
+    """Training images of CIFAR-100 and its trained teacher."""
+    images = load_dataset(str(data / "cifar100_train6bit_testexact.zip")).train
+    pick = np.sort(np.random.default_rng(0).choice(len(images), batch, replace=False))
+    weights = str(data / "teachers/cifar100_resnet56-f2eff4c8.pt")
+    teacher = ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=weights, **CIFAR100)
+    pixels = normalise(images.images[pick], *CIFAR100.values())
+    return ScoringTask(teacher, pixels, torch.from_numpy(images.labels[pick]), 0, inits)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--scorers", default=",".join(SCORERS))
+    parser.add_argument("--inits", type=int, default=3)
+    parser.add_argument("--sample", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=64)
+    options = parser.parse_args()
+    given = task(options.data, options.inits, options.batch)
+    large = replace(
+        given, images=F.interpolate(given.images[:VIT_BATCH], size=VIT[1:]), labels=given.labels[:VIT_BATCH]
+    )
+    results: dict[str, dict[str, dict[str, float | list[float]]]] = {}
+    scored: dict[tuple[str, str], Score] = {}  # the three NAS-Bench-201 tables share their networks
+    for name in options.tables.split(","):
+        table = TABLES[name](options.data, options.sample)
+        rows = {"random": figures(np.random.default_rng(1).random(len(table.points)), table)}
+        rows |= {key: figures(column, table) for key, column in table.baselines.items()}
+        for key in options.scorers.split(","):
+            scorer, begun = (
+                find(SCORERS, "--scorers", key).load()(given if table.image_size == 32 else large),
+                time.perf_counter(),
+            )
+            fresh = 0
+            for point in table.points:
+                if (key, str(point.genotype)) not in scored:
+                    scored[key, str(point.genotype)] = scorer.score(point)
+                    fresh += 1
+            values = np.array([scored[key, str(point.genotype)].value for point in table.points])
+            values[~np.isfinite(values)] = -math.inf
+            rows[key] = {**figures(values, table), "seconds": time.perf_counter() - begun, "networks_scored": fresh}
+        results[name] = rows
+        print(f"\n{name}: {len(table.points)} networks")
+        print(f"{'scorer':<18} {'tau':>6} {'95 %':>14} {'rho':>6} {'equal MACs':>11} {'regret':>7} {'seconds':>8}")
+        for key, row in sorted(rows.items(), key=lambda item: -float(item[1]["tau"])):  # type: ignore[arg-type]
+            low, high = row["tau_ci95"]  # type: ignore[misc]
+            print(
+                f"{key:<18} {row['tau']:6.3f} {low:6.3f} - {high:5.3f} {row['rho']:6.3f} {row['tau_equal_macs']:11.3f}"
+                f" {row['top5_regret']:7.2f} {row.get('seconds', 0.0):8.1f}"
+            )
+    record("search_rank", {"inits": options.inits, "batch": options.batch, "tables": json.loads(json.dumps(results))})
+
+
+if __name__ == "__main__":
+    main()
