@@ -49,8 +49,9 @@ def distill(
             targets = replay(out / "replay", live, data, augment, views, device, progress)
         else:
             targets = live
+    student = _normalised(student, data)
     model = _fresh(student, seed)
-    trainer = Trainer(out, model, method, targets, data, augment, config, seed, views)
+    trainer = Trainer(out, model, student, method, targets, data, augment, config, seed, views)
     metrics = trainer.fit(progress, f"distill ({config.method})")
     return _finish(out, method.export(trainer.model), student, metrics)
 
@@ -61,7 +62,8 @@ def train_teacher(
     """Train a reference net from the labels, for runs that name no teacher."""
     method = CrossEntropy(config.train.label_smoothing)
     augment = augmentation(config.train, data, seed)
-    trainer = Trainer(out, _fresh(spec, seed), method, None, data, augment, config.train, seed)
+    spec = _normalised(spec, data)
+    trainer = Trainer(out, _fresh(spec, seed), spec, method, None, data, augment, config.train, seed)
     metrics = trainer.fit(progress, f"teacher ({spec.name})")
     return _finish(out, trainer.model, spec, metrics)
 
@@ -71,6 +73,11 @@ def _fresh(spec: ModelSpec, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_model(replace(spec, weights=None))
+
+
+def _normalised(spec: ModelSpec, data: Dataset) -> ModelSpec:
+    """The spec with an input normalisation: its own, else the data's."""
+    return spec if spec.mean else replace(spec, mean=data.mean, std=data.std)
 
 
 def _finish(out: Path, model: nn.Module, spec: ModelSpec, metrics: dict[str, float]) -> Checkpoint:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.artifacts import ModelSpec
 from edgekd.config import TrainConfig
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, epoch_order, normalise
@@ -77,8 +78,9 @@ def smaller(images: Tensor) -> Tensor:
 
 
 class Trainer:
-    """Trains `model` on `data.train` with `method`; `targets` is None for methods without a teacher.
+    """Trains `model`, built from `spec`, on `data.train` with `method`; `targets` is None where no teacher is needed.
 
+    Images are normalised as `spec` says, since that is how the checkpoint will be run.
     State and `history.json` live in `out`. Raises RunError when the loss is no longer finite.
     """
 
@@ -86,6 +88,7 @@ class Trainer:
         self,
         out: Path,
         model: nn.Module,
+        spec: ModelSpec,
         method: Method,
         targets: TeacherTargets | None,
         data: Dataset,
@@ -95,6 +98,7 @@ class Trainer:
         views: int | None = None,
     ) -> None:
         self.out, self.data, self.augment, self.config, self.seed, self.views = out, data, augment, config, seed, views
+        self.mean, self.std = spec.mean, spec.std
         self.device = training_device()
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method, self.targets = method.to(self.device), targets
@@ -143,7 +147,7 @@ class Trainer:
             group["lr"] = learning_rate(self.config, self.step, self.steps_per_epoch)
         teacher = self.targets(batch) if self.targets is not None else None
         self.model.train()
-        images = normalise(batch.pixels, self.data.mean, self.data.std).to(self.device)
+        images = normalise(batch.pixels, self.mean, self.std).to(self.device)
         if self.step < self.config.progressive * self.config.epochs * self.steps_per_epoch:
             images = smaller(images)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
@@ -174,7 +178,7 @@ class Trainer:
 
     def _validate(self, model: nn.Module) -> float:
         val = self.data.val
-        return top1(predict_torch(model.eval(), val.images, self.data.mean, self.data.std), val.labels)
+        return top1(predict_torch(model.eval(), val.images, self.mean, self.std), val.labels)
 
     def _end_epoch(self) -> None:
         row = {

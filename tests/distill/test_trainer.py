@@ -23,6 +23,7 @@ from edgekd.distill.trainer import augmentation, autocast_dtype, learning_rate
 from edgekd.errors import RunError
 from edgekd.models import build_model, load_checkpoint
 from edgekd.progress import NullProgress, Task
+from edgekd.tasks.classification import predict_torch, top1
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,21 @@ def test_a_stopped_run_ends_with_the_same_bytes(data: Dataset, teacher: ModelSpe
             run(out, data, teacher, StopAfter(*stop))
         assert run(out, data, teacher, NullProgress()).weights.read_bytes() == unbroken, stop
         assert not (out / "state.pt").exists()
+
+
+def test_the_checkpoint_scores_as_training_did(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
+    """Its spec's normalisation, here not the data's, is the one it was trained with."""
+    odd = replace(student(data), mean=(0.9,), std=(0.05,))
+    out = tmp_path / "odd"
+    out.mkdir()
+    config = CONFIG.model_copy(update={"ema": None, "epochs": 3})
+    checkpoint = distill(out, teacher=teacher, student=odd, data=data, config=config, seed=3, progress=NullProgress())
+    assert checkpoint.spec.mean == (0.9,)
+    logits = predict_torch(load_checkpoint(checkpoint), data.val.images, checkpoint.spec.mean, checkpoint.spec.std)
+    last = json.loads((out / "history.json").read_text())[-1]["val_top1"]
+    assert top1(logits, data.val.labels) == last > 0.3
+    wrong = predict_torch(load_checkpoint(checkpoint), data.val.images, data.mean, data.std)
+    assert top1(wrong, data.val.labels) < last
 
 
 def test_another_seed_is_another_student(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
