@@ -71,8 +71,11 @@ def main() -> None:
             raise SystemExit("two unbroken runs differ")
         rows = []
         for stage in STAGES:
-            out = Path(directory) / stage
-            struck = kill_in(stage, out, seconds(warm, stage) * 0.6, environment)
+            for fraction in (0.6, 0.3, 0.1):  # on a machine that has become faster the first kill can come too late
+                out = Path(directory) / f"{stage}-{fraction}"
+                struck = kill_in(stage, out, seconds(warm, stage) * fraction, environment)
+                if struck:
+                    break
             begun = time.perf_counter()
             subprocess.run(command(out), env=environment, check=True, stdout=subprocess.DEVNULL)
             same = all(digest(out, file) == expected[file] for file in FILES)
