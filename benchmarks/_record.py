@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from importlib.metadata import version
@@ -11,13 +12,14 @@ from typing import Any
 
 from edgekd.profile.devices import cpu_name, isa_features
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("edgekd", "torch", "torchao", "onnx", "onnxruntime", "numpy")
 
 
 def record(name: str, figures: dict[str, Any], seed: int = 0) -> None:
     line = {
-        "command": " ".join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]]),
+        "command": " ".join(["python", *map(_portable, sys.argv)]),
         "date": time.strftime("%Y-%m-%d"),
         "versions": {package: version(package) for package in PACKAGES},
         "cpu": cpu_name(),
@@ -28,3 +30,8 @@ def record(name: str, figures: dict[str, Any], seed: int = 0) -> None:
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _portable(word: str) -> str:
+    """An absolute path as seen from the repository: where this machine keeps it says nothing to a reader."""
+    return os.path.relpath(word, ROOT) if os.path.isabs(word) else word

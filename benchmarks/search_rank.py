@@ -30,7 +30,8 @@ from edgekd.artifacts import ModelSpec
 from edgekd.catalog import SCORERS, find
 from edgekd.data import load_dataset
 from edgekd.data.augment import normalise
-from edgekd.models.nasbench201 import CELLS, EDGES, WIDTHS, parse
+from edgekd.models import build_model, cost
+from edgekd.models.nasbench201 import CELLS, EDGES, live_edges, parse
 from edgekd.search.scorers import Score, ScoringTask
 from edgekd.search.spaces import Genotype, Point
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
@@ -87,20 +88,13 @@ def nb201(column: str) -> Callable[[Path, int], Table]:
 
 def nb201_point(arch: str) -> Point:
     """The network without its dead edges; depth is the longest chain of convolutions."""
-    from edgekd.models.nasbench201 import NasBench201, live_edges
-
     spec = ModelSpec("edgekd", "nasbench201", 100, SHAPE, {"arch": arch})
     operations = dict(zip(EDGES, parse(arch), strict=True))
-    weights = {"nor_conv_1x1": 1, "nor_conv_3x3": 9}
-    live = live_edges(tuple(operations.values()))
-    macs = 27 * 16 * 1024 + sum((9 * a * b + 9 * b * b + a * b) * hw for a, b, hw in ((16, 32, 256), (32, 64, 64)))
-    for width, hw in zip(WIDTHS, (1024, 256, 64), strict=True):
-        macs += CELLS * sum(weights.get(operations[edge], 0) for edge in live) * width * width * hw
     chain = {0: 0}
-    for a, b in live:
-        chain[b] = max(chain.get(b, 0), chain[a] + (operations[a, b] in weights))
-    params = sum(p.numel() for p in NasBench201(100, arch).parameters())
-    return Point(arch, spec, params, macs, 5 + 3 * CELLS * chain.get(3, 0))
+    for a, b in live_edges(tuple(operations.values())):
+        chain[b] = max(chain.get(b, 0), chain[a] + ("conv" in operations[a, b]))
+    found = cost(build_model(spec), SHAPE)
+    return Point(arch, spec, found.params, found.macs, 5 + 3 * CELLS * chain.get(3, 0))
 
 
 def vit(file: str, column: str, point: Callable[[dict[str, Any]], Point]) -> Callable[[Path, int], Table]:
@@ -195,11 +189,8 @@ def main() -> None:
         rows = {"random": figures(np.random.default_rng(1).random(len(table.points)), table)}
         rows |= {key: figures(column, table) for key, column in table.baselines.items()}
         for key in options.scorers.split(","):
-            scorer, begun = (
-                find(SCORERS, "--scorers", key).load()(given if table.image_size == 32 else large),
-                time.perf_counter(),
-            )
-            fresh = 0
+            scorer = find(SCORERS, "--scorers", key).load()(given if table.image_size == 32 else large)
+            begun, fresh = time.perf_counter(), 0
             for point in table.points:
                 if (key, str(point.genotype)) not in scored:
                     scored[key, str(point.genotype)] = scorer.score(point)

@@ -54,7 +54,7 @@ def test_set_takes_yaml_values() -> None:
         ("quantize.qad.zzz=1", "unknown key quantize.qad.zzz\nKnown keys: epochs"),
         ("distill.epochs=0", "distill.epochs: .*greater than or equal to 1, got 0"),
         ("distill.epochs=many", "distill.epochs: .*integer"),
-        ("distill.optimizer=adam", "distill.optimizer: .*'adamw' or 'muon'"),
+        ("distill.optimizer=adam", "distill.optimizer: .*'sgd', 'adamw' or 'muon'"),
         ("profile.runs=10", "profile.runs: .*200"),
         ("latency=2 lightyears", "latency: '2 lightyears' is not a latency"),
         ("latency=0ms", "latency: '0ms'"),

@@ -127,7 +127,7 @@ def test_a_change_reaches_the_stages_behind_it(finished: Path) -> None:
     assert all(stage.estimate_s for stage in planned if not stage.cached)
 
 
-@pytest.mark.parametrize("where", ["search", "distill", "QAD", "profile"])
+@pytest.mark.parametrize("where", ["teacher (", "search", "distill", "QAD", "ledger", "profile"])
 def test_a_stopped_run_ends_as_an_unbroken_one(finished: Path, tmp_path: Path, where: str) -> None:
     out = tmp_path / "RUN"
     with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from edgekd.distill.methods._base import Method
 from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.targets import LiveTargets, TeacherTargets, replay
 from edgekd.distill.trainer import Trainer, augmentation, training_device
-from edgekd.models import build_model
+from edgekd.models import build_model, build_random
 from edgekd.progress import Progress
 from edgekd.stage import write_atomic
 
@@ -50,7 +50,7 @@ def distill(
         else:
             targets = live
     student = _normalised(student, data)
-    model = _fresh(student, seed)
+    model = build_random(student, seed)
     trainer = Trainer(out, model, student, method, targets, data, augment, config, seed, views)
     metrics = trainer.fit(progress, f"distill ({config.method})")
     return _finish(out, method.export(trainer.model), student, metrics)
@@ -63,16 +63,9 @@ def train_teacher(
     method = CrossEntropy(config.train.label_smoothing)
     augment = augmentation(config.train, data, seed)
     spec = _normalised(spec, data)
-    trainer = Trainer(out, _fresh(spec, seed), spec, method, None, data, augment, config.train, seed)
+    trainer = Trainer(out, build_random(spec, seed), spec, method, None, data, augment, config.train, seed)
     metrics = trainer.fit(progress, f"teacher ({spec.name})")
     return _finish(out, trainer.model, spec, metrics)
-
-
-def _fresh(spec: ModelSpec, seed: int) -> nn.Module:
-    """A randomly initialised network that depends on the seed alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build_model(replace(spec, weights=None))
 
 
 def _normalised(spec: ModelSpec, data: Dataset) -> ModelSpec:

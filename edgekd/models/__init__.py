@@ -61,6 +61,13 @@ def build_model(spec: ModelSpec) -> nn.Module:
     return model.eval()
 
 
+def build_random(spec: ModelSpec, seed: int) -> nn.Module:
+    """The model in eval mode with random weights that depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_model(replace(spec, weights=None))
+
+
 def _build_own(spec: ModelSpec) -> nn.Module:
     if spec.name in SEARCHED:
         return SEARCHED[spec.name](spec.num_classes, in_channels=spec.input_shape[0], **spec.kwargs)

@@ -21,7 +21,7 @@ from edgekd.distill.methods._base import Batch
 from edgekd.distill.targets import LiveTargets, replay
 from edgekd.distill.trainer import augmentation, autocast_dtype, learning_rate
 from edgekd.errors import RunError
-from edgekd.models import build_model, load_checkpoint
+from edgekd.models import build_model, build_random, load_checkpoint
 from edgekd.progress import NullProgress, Task
 from edgekd.tasks.classification import predict_torch, top1
 
@@ -138,13 +138,13 @@ def test_replay_rows_are_the_teachers_logits(data: Dataset, teacher: ModelSpec, 
 def test_progressive_resizing_starts_small_and_ends_at_full_size(
     data: Dataset, teacher: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def watched(spec: ModelSpec) -> nn.Module:
-        net = build_model(spec)
+    def watched(spec: ModelSpec, seed: int) -> nn.Module:
+        net = build_random(spec, seed)
         net.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[-1]) if module.training else None)
         return net
 
     sizes: list[int] = []
-    monkeypatch.setattr("edgekd.distill.build_model", watched)
+    monkeypatch.setattr("edgekd.distill.build_random", watched)
     run(tmp_path / "p", data, teacher, NullProgress(), progressive=0.5)
     half = len(data.train) // 64
     assert sizes == [data.input_shape[1] * 3 // 4] * half + [data.input_shape[1]] * half

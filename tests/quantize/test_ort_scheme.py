@@ -112,6 +112,13 @@ def test_the_file_stores_seven_bit_integers_and_no_paths(exported):
     assert b"/site-packages" not in path.read_bytes() and b".py" not in path.read_bytes()
 
 
+def test_export_gives_the_same_bytes_twice(exported, tmp_path):
+    checkpoint, path, _, _ = exported
+    torch.manual_seed(123)  # nothing random is left in it
+    export_quantized(checkpoint, tmp_path / "again.onnx", 18)
+    assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+
+
 def test_a_dead_channel_with_a_large_bias_survives(tmp_path):
     """A zero BatchNorm gamma folds to a zero kernel: its scale must be finite and its int32 bias must not overflow."""
     import onnxruntime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +20,11 @@ class Score:
 
     value: float
     spread: float = 0.0
+
+    @classmethod
+    def average(cls, values: Sequence[float]) -> Score:
+        """Of one value an initialisation."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from abc import abstractmethod
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from edgekd.artifacts import ModelSpec
 from edgekd.errors import ModelError
-from edgekd.models import build_model
+from edgekd.models import build_random
 from edgekd.search.scorers import Score, ScoringTask
 from edgekd.search.spaces import Point
 from edgekd.stage import fingerprint
@@ -30,7 +29,7 @@ class NetworkScorer:
         for init in range(self.task.inits):
             self.generator.manual_seed(network_seed(point.spec, self.task.seed, init))
             values.append(self.measure(random_network(point.spec, self.task.seed, init)))
-        return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+        return Score.average(values)
 
     @abstractmethod
     def measure(self, model: nn.Module) -> float:
@@ -39,9 +38,7 @@ class NetworkScorer:
 
 def random_network(spec: ModelSpec, seed: int, init: int) -> nn.Module:
     """`spec` with its framework's own initialisation, in training mode: normalised by batch statistics."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(network_seed(spec, seed, init))
-        return build_model(replace(spec, weights=None)).train()
+    return build_random(spec, network_seed(spec, seed, init)).train()
 
 
 def network_seed(spec: ModelSpec, seed: int, init: int) -> int:

@@ -16,7 +16,6 @@ K x K Grams G G^T of all candidates alike (`class_similarity`), which any two wi
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +52,7 @@ class DisWOT:
             semantic = -_distance(teacher.semantic, student.semantic) / len(student.semantic)
             relation = -_distance(teacher.relation, student.relation) / len(student.relation) ** 2
             values.append(semantic + relation)
-        return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+        return Score.average(values)
 
     def _view(self, spec: ModelSpec, init: int) -> View:
         model = random_network(spec, self.task.seed, init)
