@@ -29,8 +29,40 @@ class Outputs:
     embeddings: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Side:
+    """What a dry run of one image says of a network: everything an adapter needs to be built.
+
+    `shapes` are those of the tapped features without the batch, in the order the data meets them: maps (C, H, W) or
+    tokens (N, C). `classifier(embeddings)` gives the logits.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    embedding: int
+    classifier: nn.Module
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is prepared with, before the first step; `labels` [N] are those of the training split."""
+
+    student: Side
+    teacher: Side | None  # None where the teacher's targets are stored or come from a file that has only logits
+    num_classes: int
+    labels: Tensor
+    seed: int
+
+
 class Method(nn.Module):
-    """Subclass, give `loss`, add a row to the catalogue. Trainable adapters are submodules and never ship."""
+    """Subclass, give `loss`, add a row to the catalogue. Trainable adapters are submodules and never ship.
+
+    What a method needs of the networks is declared in its row: `features` fills `Outputs.features`, `embeddings`
+    fills `Outputs.embeddings`. Modules of the student or the teacher that `prepare` hands over are kept out of the
+    method's own parameters, in a tuple: the optimizer and the checkpoint have the student's already.
+    """
+
+    def prepare(self, setup: Setup) -> None:
+        """Make the adapters, from the shapes of `setup` and from nothing else."""
 
     def transform_batch(self, batch: Batch, step: int) -> Batch:
         """Change what both networks see (mixup, multi-crop). Default: as it is."""

@@ -1,39 +1,10 @@
-"""What can be named in a config: plain frozen rows with import strings, so that listing them imports nothing heavy."""
+"""The training-free scorers."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, TypeVar
 
-from edgekd.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    target: str  # "module:attribute"
-    summary: str
-
-    def load(self) -> Any:
-        module, _, attribute = self.target.partition(":")
-        return getattr(import_module(module), attribute)
-
-
-@dataclass(frozen=True)
-class MethodRow(Row):
-    family: str  # logit | feature | relation | token | policy
-    paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings unlabelled live
-    anchor: str  # a published result to compare with
-    tasks: tuple[str, ...] = ("classification",)
-    min_classes: int = 2
-
-    @property
-    def replayable(self) -> bool:
-        return not {"features", "live"} & set(self.needs)
+from edgekd.catalog._row import Row
 
 
 @dataclass(frozen=True)
@@ -42,46 +13,6 @@ class ScorerRow(Row):
     needs: tuple[str, ...]  # of: teacher images labels
     cost: str
 
-
-@dataclass(frozen=True)
-class SpaceRow(Row):
-    points: str
-
-
-@dataclass(frozen=True)
-class BackendRow(Row):
-    runtime: str
-
-
-@dataclass(frozen=True)
-class SchemeRow(Row):
-    activations: str
-    runtime: str
-
-
-METHODS = {
-    row.name: row
-    for row in (
-        MethodRow(
-            "ce",
-            "edgekd.distill.methods.ce:CrossEntropy",
-            "plain cross-entropy, no teacher: the baseline",
-            family="logit",
-            paper="-",
-            needs=("labels",),
-            anchor="CIFAR-100 ResNet-20: 69.06",
-        ),
-        MethodRow(
-            "kd",
-            "edgekd.distill.methods.kd:KD",
-            "softened KL to the teacher plus cross-entropy; zscore standardises logits first",
-            family="logit",
-            paper="Hinton et al. 2015; Sun et al. 2024 (z-score)",
-            needs=("labels",),
-            anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.66",
-        ),
-    )
-}
 
 SCORERS = {
     row.name: row
@@ -232,47 +163,3 @@ SCORERS = {
         ),
     )
 }
-
-SPACES = {
-    row.name: row
-    for row in (
-        SpaceRow(
-            "cifar-resnet",
-            "edgekd.search.spaces.cifar_resnet:CifarResNetSpace",
-            "three stages of basic blocks, 3x3 kernels; ResNet-8/20/56 are points of it",
-            points="depth 1-9 per stage, widths in multiples of 8",
-        ),
-    )
-}
-
-BACKENDS = {
-    row.name: row
-    for row in (
-        BackendRow(
-            "onnxruntime-cpu", "edgekd.profile.backends.ort_cpu:OrtCpu", "ONNX Runtime on the processor", "onnxruntime"
-        ),
-    )
-}
-
-SCHEMES = {
-    row.name: row
-    for row in (
-        SchemeRow(
-            "ort",
-            "edgekd.quantize.schemes.ort:OrtQuantizer",
-            "ONNX Runtime on CPUs: Q/DQ on every conv, linear and add output after its ReLU",
-            activations="uint8 affine per tensor",
-            runtime="onnxruntime",
-        ),
-    )
-}
-
-R = TypeVar("R", bound=Row)
-
-
-def find(rows: Mapping[str, R], field: str, name: str) -> R:
-    """The row called `name`; ConfigError names `field` and the nearest names otherwise."""
-    if name in rows:
-        return rows[name]
-    near = difflib.get_close_matches(name, rows, n=3) or sorted(rows)
-    raise ConfigError(f"{field}: unknown name {name!r}", f"Known: {', '.join(near)}.")

@@ -1,0 +1,22 @@
+"""What can be named in a config: plain frozen rows with import strings, so that listing them imports nothing heavy."""
+
+from edgekd.catalog._row import Row, find
+from edgekd.catalog.methods import METHODS, MethodRow
+from edgekd.catalog.runtimes import BACKENDS, SCHEMES, BackendRow, SchemeRow
+from edgekd.catalog.scorers import SCORERS, ScorerRow
+from edgekd.catalog.spaces import SPACES, SpaceRow
+
+__all__ = [
+    "BACKENDS",
+    "METHODS",
+    "SCHEMES",
+    "SCORERS",
+    "SPACES",
+    "BackendRow",
+    "MethodRow",
+    "Row",
+    "SchemeRow",
+    "ScorerRow",
+    "SpaceRow",
+    "find",
+]

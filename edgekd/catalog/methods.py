@@ -1,0 +1,46 @@
+"""The distillation methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekd.catalog._row import Row
+
+
+@dataclass(frozen=True)
+class MethodRow(Row):
+    family: str  # logit | feature | relation | token | policy
+    paper: str
+    needs: tuple[str, ...]  # of: labels features embeddings unlabelled live
+    anchor: str  # a published result to compare with
+    tasks: tuple[str, ...] = ("classification",)
+    min_classes: int = 2
+
+    @property
+    def replayable(self) -> bool:
+        return not {"features", "live"} & set(self.needs)
+
+
+METHODS = {
+    row.name: row
+    for row in (
+        MethodRow(
+            "ce",
+            "edgekd.distill.methods.ce:CrossEntropy",
+            "plain cross-entropy, no teacher: the baseline",
+            family="logit",
+            paper="-",
+            needs=("labels",),
+            anchor="CIFAR-100 ResNet-20: 69.06",
+        ),
+        MethodRow(
+            "kd",
+            "edgekd.distill.methods.kd:KD",
+            "softened KL to the teacher plus cross-entropy; zscore standardises logits first",
+            family="logit",
+            paper="Hinton et al. 2015; Sun et al. 2024 (z-score)",
+            needs=("labels",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.66",
+        ),
+    )
+}

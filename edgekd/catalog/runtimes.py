@@ -1,0 +1,41 @@
+"""What runs a deployed graph, and how a graph is quantized for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekd.catalog._row import Row
+
+
+@dataclass(frozen=True)
+class BackendRow(Row):
+    runtime: str
+
+
+@dataclass(frozen=True)
+class SchemeRow(Row):
+    activations: str
+    runtime: str
+
+
+BACKENDS = {
+    row.name: row
+    for row in (
+        BackendRow(
+            "onnxruntime-cpu", "edgekd.profile.backends.ort_cpu:OrtCpu", "ONNX Runtime on the processor", "onnxruntime"
+        ),
+    )
+}
+
+SCHEMES = {
+    row.name: row
+    for row in (
+        SchemeRow(
+            "ort",
+            "edgekd.quantize.schemes.ort:OrtQuantizer",
+            "ONNX Runtime on CPUs: Q/DQ on every conv, linear and add output after its ReLU",
+            activations="uint8 affine per tensor",
+            runtime="onnxruntime",
+        ),
+    )
+}
