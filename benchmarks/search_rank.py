@@ -31,7 +31,7 @@ from edgekd.catalog import SCORERS, find
 from edgekd.data import load_dataset
 from edgekd.data.augment import normalise
 from edgekd.models import build_model, cost
-from edgekd.models.nasbench201 import CELLS, EDGES, live_edges, parse
+from edgekd.models.nasbench201 import CELLS, EDGES, WIDTHS, live_edges, parse
 from edgekd.search.scorers import Score, ScoringTask
 from edgekd.search.spaces import Genotype, Point
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
@@ -94,7 +94,9 @@ def nb201_point(arch: str) -> Point:
     for a, b in live_edges(tuple(operations.values())):
         chain[b] = max(chain.get(b, 0), chain[a] + ("conv" in operations[a, b]))
     found = cost(build_model(spec), SHAPE)
-    return Point(arch, spec, found.params, found.macs, 5 + 3 * CELLS * chain.get(3, 0))
+    convs = CELLS * chain.get(3, 0)
+    entropy = sum((convs + 2 * (stage > 0)) * math.log(width) for stage, width in enumerate(WIDTHS))
+    return Point(arch, spec, found.params, found.macs, 5 + 3 * convs, entropy)
 
 
 def vit(file: str, column: str, point: Callable[[dict[str, Any]], Point]) -> Callable[[Path, int], Table]:
@@ -116,18 +118,23 @@ def autoformer_point(arch: dict[str, Any]) -> Point:
     for heads, ratio in zip(arch["num_heads"], arch["mlp_ratio"], strict=True):
         weights = 4 * width * 64 * heads + 2 * width * int(width * ratio)
         params, macs = params + weights, macs + tokens * weights + 2 * tokens**2 * 64 * heads
-    return Point(json.dumps(arch), ModelSpec("edgekd", "autoformer", 100, VIT, kwargs), params, macs, arch["depth"])
+    spec = ModelSpec("edgekd", "autoformer", 100, VIT, kwargs)
+    return Point(json.dumps(arch), spec, params, macs, arch["depth"], arch["depth"] * math.log(width))
 
 
 def pit_point(arch: dict[str, Any]) -> Point:
     params = macs = 0
+    entropy = 0.0
     side = 27
     for heads, blocks in zip(arch["num_heads"], arch["depth"], strict=True):
         width, tokens = arch["base_dim"] * heads, side**2 + 1
         weights = blocks * (4 + 2 * arch["mlp_ratio"]) * width**2
         params, macs = params + weights, macs + tokens * weights + blocks * 2 * tokens**2 * width
+        entropy += blocks * math.log(width)
         side = (side + 1) // 2
-    return Point(json.dumps(arch), ModelSpec("edgekd", "pit", 100, VIT, arch), params, macs, sum(arch["depth"]))
+    return Point(
+        json.dumps(arch), ModelSpec("edgekd", "pit", 100, VIT, arch), params, macs, sum(arch["depth"]), entropy
+    )
 
 
 TABLES: dict[str, Callable[[Path, int], Table]] = {
@@ -191,11 +198,13 @@ def main() -> None:
         for key in options.scorers.split(","):
             scorer = find(SCORERS, "--scorers", key).load()(given if table.image_size == 32 else large)
             begun, fresh = time.perf_counter(), 0
+            scorer.settle(table.points)
             for point in table.points:
                 if (key, str(point.genotype)) not in scored:
                     scored[key, str(point.genotype)] = scorer.score(point)
                     fresh += 1
-            values = np.array([scored[key, str(point.genotype)].value for point in table.points])
+            scores = [scored[key, str(point.genotype)] for point in table.points]
+            values = np.array(scorer.rank(scores))
             values[~np.isfinite(values)] = -math.inf
             rows[key] = {**figures(values, table), "seconds": time.perf_counter() - begun, "networks_scored": fresh}
         results[name] = rows

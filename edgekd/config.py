@@ -56,9 +56,9 @@ class TeacherConfig(Section):
 class SearchConfig(Section):
     student: str | None = Field(None, description="skip the search and take this point of the space, such as resnet20")
     space: str = "cifar-resnet"
-    scorer: str = Field("capacity", description="`edgekd scorers` lists them")
-    evaluations: int = Field(200, ge=1, description="candidates scored")
-    population: int = Field(32, ge=2)
+    scorer: str = Field("edgekd", description="`edgekd scorers` lists them")
+    evaluations: int = Field(500, ge=1, description="candidates scored")
+    population: int = Field(64, ge=2)
     tournament: int = Field(8, ge=1)
     inits: int = Field(3, ge=1, description="random initialisations a score is averaged over")
     batch_size: int = Field(64, ge=2, description="training images a candidate is scored on")

@@ -464,7 +464,7 @@ def _estimate(chain: Chain) -> dict[str, float]:
     forward, n, test = per_image / 3 * macs / cost(model, data.input_shape).macs, len(data.train), len(data.test)
     train = per_image * student / cost(model, data.input_shape).macs * n
     passes = config.distill.views if config.distill.targets == "replay" else config.distill.epochs
-    runs_networks = not config.search.student and SCORERS[config.search.scorer].cost != "none"
+    runs_networks = not config.search.student and not SCORERS[config.search.scorer].cost.startswith("none")
     search = config.search.evaluations * config.search.inits if runs_networks else 0
     return {
         "teacher": _full_epochs(config.teacher.train) * n * forward * 3,

@@ -18,6 +18,14 @@ SCORERS = {
     row.name: row
     for row in (
         ScorerRow(
+            "edgekd",
+            "edgekd.search.scorers.edgekd:Edgekd",
+            "params and expressivity, and jacov where the space supports it, by log rank in the population",
+            paper="aggregation: Lee and Ham CVPR 2024",
+            needs=("images",),
+            cost="none; one backward per initialisation where the space supports jacov",
+        ),
+        ScorerRow(
             "diswot",
             "edgekd.search.scorers.diswot:DisWOT",
             "semantic plus relation similarity of a random teacher and student",
@@ -53,6 +61,14 @@ SCORERS = {
             "depth",
             "edgekd.search.scorers.depth:Depth",
             "log of the number of blocks",
+            paper="-",
+            needs=(),
+            cost="none",
+        ),
+        ScorerRow(
+            "expressivity",
+            "edgekd.search.scorers.expressivity:Expressivity",
+            "log of the sum over blocks of log channels",
             paper="-",
             needs=(),
             cost="none",

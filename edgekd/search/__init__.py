@@ -15,7 +15,8 @@ from edgekd.artifacts import ModelSpec
 from edgekd.catalog import SCORERS, SPACES, find
 from edgekd.config import SearchConfig, parse_latency
 from edgekd.errors import TargetError
-from edgekd.search._ranking import Candidate, kendall_tau, ranks, row
+from edgekd.search._judge import ScoringJudge
+from edgekd.search._ranking import Candidate, kendall_tau, pareto, ranks, row
 from edgekd.search._scores import ScoreBook
 from edgekd.search.evolution import evolve
 from edgekd.search.latency import Latency, MeasuredLatency
@@ -91,7 +92,6 @@ class _Search:
     ) -> None:
         self.space, self.teacher, self.data, self.device = space, teacher, data, device
         self.config, self.limits, self.costs, self.seed = config, limits, costs, seed
-        self._scorer: Scorer | None = None
         scoring = [config.scorer, config.inits, config.batch_size, seed, data.digest, teacher.fingerprint()]
         self.book = ScoreBook(out / "scores.json", fingerprint([space.name, *scoring]))
 
@@ -111,29 +111,28 @@ class _Search:
     def evolve(self, progress: Progress) -> dict[str, Any]:
         config, space = self.config, self.space
         self.limits.require_feasible(space, self.costs, self.device.name)
+        names = [name for name in BASELINES if name in space.named]
         with progress.task("search", config.evaluations) as task:
-
-            def score(genotype: Genotype) -> Score:
-                found = self._score(genotype)
-                task.advance()
-                return found
-
+            judge = ScoringJudge(self.book, space, self._make_scorer, task.advance)
             try:
                 individuals = evolve(
                     space,
-                    score,
+                    judge,
                     lambda genotype: self.limits.admit(space, genotype, self.costs),
                     evaluations=config.evaluations,
                     population=config.population,
                     tournament=config.tournament,
                     generator=random.Random(self.seed),
                 )
-                baselines = {name: self._candidate(space.named[name]) for name in BASELINES if name in space.named}
+                named = [space.named[name] for name in names]
+                judge.score(named)
             finally:
                 self.book.save()
+        scores = judge.rank([*individuals, *named])
+        candidates = [self._candidate(g, s) for g, s in zip([*individuals, *named], scores, strict=True)]
         # Equal scores: the cheaper one first.
         ranking = sorted(
-            (self._candidate(individual.genotype) for individual in individuals),
+            candidates[: len(individuals)],
             key=lambda candidate: (-candidate.score.value, candidate.latency_ms, candidate.point.params),
         )
         ranking, chosen = self._choose(ranking)
@@ -147,12 +146,20 @@ class _Search:
             scored=len(ranking),
             chosen=rows[chosen],
             ranking=rows[:SHOWN],
+            pareto=[rows[i] for i in pareto(ranking)],
             baselines=[
-                *(self._baseline(name, candidate) for name, candidate in baselines.items()),
+                *(self._baseline(n, c) for n, c in zip(names, candidates[len(individuals) :], strict=True)),
                 self._baseline("largest legal", largest),
+                self._baseline("random, equally fast", self._random(ranking, ranking[chosen].latency_ms)),
             ],
             tau_params=kendall_tau([c.score.value for c in ranking], [c.point.params for c in ranking]),
         )
+
+    def _random(self, ranking: list[Candidate], latency_ms: float) -> Candidate:
+        """Any of the candidates within a tenth of a latency, or the nearest."""
+        near = sorted(ranking, key=lambda candidate: abs(candidate.latency_ms - latency_ms))
+        close = [c for c in near if abs(c.latency_ms - latency_ms) <= 0.1 * latency_ms]
+        return random.Random(self.seed).choice(close or near[:1])
 
     def _choose(self, ranking: list[Candidate]) -> tuple[list[Candidate], int]:
         """Measure the finalists; the ranking with their latencies and the place of the first that holds the limit.
@@ -184,17 +191,13 @@ class _Search:
             )
         return ranking, holds
 
-    def _candidate(self, genotype: Genotype) -> Candidate:
-        return Candidate(self.space.point(genotype), self._score(genotype), self.costs.predict(genotype))
-
-    def _score(self, genotype: Genotype) -> Score:
-        return self.book.get(genotype, lambda: self._make_scorer().score(self.space.point(genotype)))
+    def _candidate(self, genotype: Genotype, value: float) -> Candidate:
+        score = replace(self.book[genotype], value=value)
+        return Candidate(self.space.point(genotype), score, self.costs.predict(genotype))
 
     def _make_scorer(self) -> Scorer:
-        """Made at the first score that is not in the book: a finished search does not pay for the teacher."""
-        if self._scorer is None:
-            self._scorer = find(SCORERS, "search.scorer", self.config.scorer).load()(self._task())
-        return self._scorer
+        scorer: Scorer = find(SCORERS, "search.scorer", self.config.scorer).load()(self._task())
+        return scorer
 
     def _task(self) -> ScoringTask:
         import numpy as np

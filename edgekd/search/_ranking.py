@@ -43,6 +43,16 @@ def ranks(values: Sequence[float]) -> list[int]:
     return [ordered.index(value) + 1 for value in values]
 
 
+def pareto(candidates: Sequence[Candidate]) -> list[int]:
+    """Places of those that no other beats in both score and latency, fastest first."""
+    order = sorted(range(len(candidates)), key=lambda i: (candidates[i].latency_ms, -candidates[i].score.value))
+    front: list[int] = []
+    for i in order:
+        if not front or candidates[i].score.value > candidates[front[-1]].score.value:
+            front.append(i)
+    return front
+
+
 def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Kendall's tau-b of two equally long sequences, in [-1, 1]; None where either is constant."""
     agree = pairs_a = pairs_b = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from edgekd.search.scorers import Score
@@ -22,14 +21,13 @@ class ScoreBook:
 
     def __init__(self, path: Path, inputs: str) -> None:
         self.path, self.inputs = path, inputs
-        self.scores: dict[Genotype, Score] = {}
+        self.scores: dict[str, Score] = {}  # by str(genotype)
         self._before = 0.0
         if path.is_file():
             record = json.loads(path.read_text())
             if record["inputs"] == inputs:
                 self._before = record["seconds"]
-                for depths, widths, value, spread in record["scores"]:
-                    self.scores[Genotype(tuple(depths), tuple(widths))] = Score(value, spread)
+                self.scores = {name: Score(*score) for name, *score in record["scores"]}
         self._start = self._saved = time.perf_counter()
 
     @property
@@ -37,14 +35,18 @@ class ScoreBook:
         """Time spent on this search, that of killed attempts included."""
         return self._before + time.perf_counter() - self._start
 
-    def get(self, genotype: Genotype, compute: Callable[[], Score]) -> Score:
-        if genotype not in self.scores:
-            self.scores[genotype] = compute()
-            if time.perf_counter() - self._saved > SAVE_SECONDS:
-                self.save()
-        return self.scores[genotype]
+    def __contains__(self, genotype: Genotype) -> bool:
+        return str(genotype) in self.scores
+
+    def __getitem__(self, genotype: Genotype) -> Score:
+        return self.scores[str(genotype)]
+
+    def add(self, genotype: Genotype, score: Score) -> None:
+        self.scores[str(genotype)] = score
+        if time.perf_counter() - self._saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
-        rows = [[g.depths, g.widths, score.value, score.spread] for g, score in self.scores.items()]
+        rows = [[name, score.value, score.spread, dict(score.terms)] for name, score in self.scores.items()]
         write_json(self.path, {"inputs": self.inputs, "seconds": self.seconds, "scores": rows})
         self._saved = time.perf_counter()

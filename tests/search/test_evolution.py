@@ -36,20 +36,39 @@ def capacity(genotype):
     return Score(float(SPACE.point(genotype).params))
 
 
-def run(score=capacity, limits=None, seed=0, **settings):
-    limits = limits or Limits()
+class FakeJudge:
+    """Scores by a function, and keeps what it was asked in order."""
+
+    def __init__(self, score):
+        self.function, self.scores, self.founders = score, {}, []
+
+    def settle(self, founders):
+        assert not self.scores and not self.founders
+        self.founders = list(founders)
+
+    def score(self, genotypes):
+        for genotype in genotypes:
+            assert genotype not in self.scores
+            self.scores[genotype] = self.function(genotype)
+
+    def rank(self, genotypes):
+        return [self.scores[genotype].value for genotype in genotypes]
+
+
+def run(score=capacity, limits=None, seed=0, judge=None, **settings):
+    limits, judge = limits or Limits(), judge or FakeJudge(score)
     settings = {"evaluations": 120, "population": 16, "tournament": 4, **settings}
     admits = lambda genotype: limits.admit(SPACE, genotype, FakeLatency())  # noqa: E731
-    return evolve(SPACE, score, admits, generator=random.Random(seed), **settings)
+    return evolve(SPACE, judge, admits, generator=random.Random(seed), **settings)
 
 
 def test_every_individual_is_legal_holds_the_limits_and_is_scored_once():
     limits = Limits(max_params=300_000, max_macs=45_000_000, latency_ms=30.0)
     everyone = run(limits=limits)
-    assert len({individual.genotype for individual in everyone}) == len(everyone) == 120
-    for individual in everyone:
-        point = SPACE.point(individual.genotype)
-        assert SPACE.illegal(individual.genotype) is None
+    assert len(set(everyone)) == len(everyone) == 120
+    for genotype in everyone:
+        point = SPACE.point(genotype)
+        assert SPACE.illegal(genotype) is None
         assert point.params <= 300_000 and point.macs <= 30_000_000
 
 
@@ -67,16 +86,37 @@ def test_parents_are_the_best_of_a_tournament():
         gaps += [(a - b) // 8 for a, b in zip(genotype.widths, goal.widths, strict=True)]
         return Score(-float(sum(abs(gap) for gap in gaps)))
 
-    evolved = [individual.score.value for individual in run(closeness, evaluations=200, tournament=8)]
-    at_random = [individual.score.value for individual in run(closeness, evaluations=200, population=200)]
+    evolved = [closeness(genotype).value for genotype in run(closeness, evaluations=200, tournament=8)]
+    at_random = [closeness(genotype).value for genotype in run(closeness, evaluations=200, population=200)]
     assert max(evolved[-20:]) >= -2
     assert max(evolved) > max(at_random)
     assert sum(evolved[-20:]) > sum(at_random[-20:]) + 20
 
 
+def test_the_first_population_settles_what_is_scored():
+    judge = FakeJudge(capacity)
+    everyone = run(judge=judge, population=12, evaluations=30)
+    assert judge.founders == everyone[:12] and list(judge.scores) == everyone
+
+
+def test_parents_are_chosen_by_their_rank_among_all_so_far():
+    """A figure that turns round when the 21st is scored turns the search round."""
+    score = lambda genotype: Score(float(sum(genotype.depths)))  # noqa: E731
+
+    class Turning(FakeJudge):
+        def rank(self, genotypes):
+            sign = 1 if len(self.scores) <= 40 else -1
+            return [sign * self.scores[genotype].value for genotype in genotypes]
+
+    plain, turned = (run(judge=judge, evaluations=200) for judge in (FakeJudge(score), Turning(score)))
+    assert plain[:40] == turned[:40]
+    deep = [sum(sum(g.depths) for g in everyone[-40:]) / 40 for everyone in (plain, turned)]
+    assert deep[0] > 20 > 8 > deep[1]
+
+
 def test_the_oldest_dies():
     """An individual that wins every tournament has all the children while it lives, and none afterwards."""
-    star = run(evaluations=8, population=8)[-1].genotype
+    star = run(evaluations=8, population=8)[-1]
     births = []
 
     def score(genotype):
@@ -93,7 +133,7 @@ def test_the_oldest_dies():
 def test_a_space_with_few_legal_points_is_exhausted():
     smallest = SPACE.point(SPACE.smallest())
     everyone = run(limits=Limits(max_params=smallest.params))
-    assert [individual.genotype for individual in everyone] == [smallest.genotype]
+    assert everyone == [smallest.genotype]
     few = run(limits=Limits(max_params=smallest.params + 3000), evaluations=50)
     assert 1 < len(few) < 50
 

@@ -75,6 +75,15 @@ def run(out, latency=None, seed=0, costs=None, **config):
     return student, json.loads((out / "search.json").read_text())
 
 
+def test_the_pareto_front_is_what_nothing_beats_in_score_and_latency(tmp_path):
+    _, record = run(tmp_path, scorer="params", evaluations=60)
+    front = [(row["score"], row["latency_ms"]) for row in record["pareto"]]
+    assert front == sorted(front) and len(front) > 1
+    everyone = [(row["score"], row["latency_ms"]) for row in record["ranking"]]
+    for score, latency in everyone:
+        assert any(s >= score and ms <= latency for s, ms in front)
+
+
 def without_time(record):
     return {key: value for key, value in record.items() if key != "seconds"}
 
@@ -92,7 +101,7 @@ def test_the_record(tmp_path):
     assert all({"rank_params", "rank_macs", "spread"} <= set(row) for row in rows)
     assert -1 <= record["tau_params"] <= 1
     baselines = {row["name"]: row for row in record["baselines"]}
-    assert list(baselines) == ["resnet8", "resnet20", "resnet56", "largest legal"]
+    assert list(baselines) == ["resnet8", "resnet20", "resnet56", "largest legal", "random, equally fast"]
     assert not baselines["resnet56"]["legal"] and "max_params 200,000" in baselines["resnet56"]["breaks"]
     assert baselines["largest legal"]["params"] >= max(row["params"] for row in rows)
     assert student.mean == TEACHER.mean and student.std == TEACHER.std

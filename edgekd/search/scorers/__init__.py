@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edgekd.artifacts import ModelSpec
 from edgekd.search.spaces import Point
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """`spread` is the standard deviation over initialisations, 0 where a score has no randomness."""
+    """`spread` is the standard deviation over initialisations, 0 where a score has no randomness.
+
+    A scorer that ranks within a population gives its `terms`; `value` is then what `Scorer.rank` makes of them.
+    """
 
     value: float
     spread: float = 0.0
+    terms: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def average(cls, values: Sequence[float]) -> Score:
@@ -38,8 +43,17 @@ class ScoringTask:
     inits: int
 
 
-class Scorer(Protocol):
-    def __init__(self, task: ScoringTask) -> None: ...
+class Scorer(ABC):
+    def __init__(self, task: ScoringTask) -> None:
+        self.task = task
 
+    @abstractmethod
     def score(self, point: Point) -> Score:
         """The same score for the same point, whatever was scored before it."""
+
+    def settle(self, founders: Sequence[Point]) -> None:  # noqa: B027
+        """Called once, before any score, with the first points of a search: a sample of what will be scored."""
+
+    def rank(self, scores: Sequence[Score]) -> list[float]:
+        """A figure for each of a population, higher is better; by default each score's own value."""
+        return [score.value for score in scores]

@@ -12,16 +12,16 @@ from torch.nn import functional as F
 from edgekd.artifacts import ModelSpec
 from edgekd.errors import ModelError
 from edgekd.models import build_random
-from edgekd.search.scorers import Score, ScoringTask
+from edgekd.search.scorers import Score, Scorer, ScoringTask
 from edgekd.search.spaces import Point
 from edgekd.stage import fingerprint
 
 
-class NetworkScorer:
+class NetworkScorer(Scorer):
     """Mean and standard deviation of `measure` over `inits` random networks, each drawn from the seed and the point."""
 
     def __init__(self, task: ScoringTask) -> None:
-        self.task = task
+        super().__init__(task)
         self.generator = torch.Generator()  # for what else a measure draws; set anew for every network
 
     def score(self, point: Point) -> Score:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 
-from edgekd.search.scorers import Score, ScoringTask
+from edgekd.search.scorers import Score, Scorer
 from edgekd.search.spaces import Point
 
 
-class Capacity:
-    def __init__(self, task: ScoringTask) -> None:
-        del task
-
+class Capacity(Scorer):
     def score(self, point: Point) -> Score:
         return Score(0.6 * math.log(point.params) + 0.4 * math.log(point.macs))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from edgekd.artifacts import ModelSpec
 from edgekd.errors import ModelError
-from edgekd.search.scorers import Score, ScoringTask
+from edgekd.search.scorers import Score, Scorer, ScoringTask
 from edgekd.search.scorers._network import network_seed, random_network
 from edgekd.search.spaces import Point
 
@@ -37,11 +37,11 @@ class View:
     relation: Tensor
 
 
-class DisWOT:
+class DisWOT(Scorer):
     """Raises ModelError when the teacher has no classifier to hook or its random features are not finite."""
 
     def __init__(self, task: ScoringTask) -> None:
-        self.task = task
+        super().__init__(task)
         self.images = task.images.contiguous(memory_format=torch.channels_last)
         self.teachers = [self._view(task.teacher, init) for init in range(task.inits)]
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-from edgekd.search.scorers import Score, ScoringTask
+from edgekd.search.scorers import Score, Scorer
 from edgekd.search.spaces import Point
 
 
-class Params:
-    def __init__(self, task: ScoringTask) -> None:
-        del task
-
+class Params(Scorer):
     def score(self, point: Point) -> Score:
         return Score(math.log(point.params))

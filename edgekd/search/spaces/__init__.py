@@ -23,13 +23,18 @@ class Genotype:
 
 @dataclass(frozen=True)
 class Point:
-    """A genotype with its closed-form cost: trainable parameters, multiply-accumulates of an image, blocks in a row."""
+    """A genotype with its closed-form figures: trainable parameters, multiply-accumulates of an image, blocks in a row.
+
+    `expressivity` is the sum over those blocks of log(channels), in nats: the entropy of their features' spectra
+    cannot exceed it.
+    """
 
     genotype: Genotype
     spec: ModelSpec
     params: int
     macs: int
     depth: int
+    expressivity: float
 
 
 class Space(Protocol):

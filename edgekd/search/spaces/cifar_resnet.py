@@ -6,6 +6,7 @@ ResNet-8, 14, 20, 32, 44 and 56 (He et al. 2016, section 4.2) are points of it.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from dataclasses import replace
@@ -60,7 +61,8 @@ class CifarResNetSpace:
             elif isinstance(op, Head):
                 params += (op.c + 1) * op.classes
                 macs += op.c * op.classes
-        return Point(genotype, self.spec(genotype), params, macs, sum(genotype.depths))
+        entropy = sum(d * math.log(w) for d, w in zip(genotype.depths, genotype.widths, strict=True))
+        return Point(genotype, self.spec(genotype), params, macs, sum(genotype.depths), entropy)
 
     def parse(self, text: str) -> Genotype:
         """`resnet20`, or `depths=3,3,3 widths=16,32,64`. Raises ConfigError."""
