@@ -53,10 +53,11 @@ class LatencyTable:
     def get(self, key: str, measure: Callable[[], float]) -> float:
         """The entry, measured and kept when it is not there yet."""
         if key not in self._entries:
-            measured = measure()
-            with self._locked():
-                self._entries = {key: measured, **self._read()}
-                write_json(self.path, {"identity": self.identity, "latency_ms": self._entries})
+            with self._locked():  # one measures at a time; who waited for it finds it measured
+                self._entries = self._read()
+                if key not in self._entries:
+                    self._entries[key] = measure()
+                    write_json(self.path, {"identity": self.identity, "latency_ms": self._entries})
         return self._entries[key]
 
     def __contains__(self, key: str) -> bool:

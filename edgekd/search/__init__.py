@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import processes
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import SCORERS, SPACES, find
 from edgekd.config import SearchConfig, parse_latency
@@ -70,8 +71,10 @@ def search(
         run = _Search(out, space, teacher, data, device, config, limits, costs, seed)
         record = run.take(named) if named is not None else run.evolve(progress)
         record |= {"latency_limit_ms": limit_ms, "teacher_latency_ms": teacher_ms}
-        write_json(out / "search.json", record)
-        run.book.path.unlink(missing_ok=True)
+        if processes.rank() == 0:
+            write_json(out / "search.json", record)
+            run.book.path.unlink(missing_ok=True)
+        processes.wait()
     return ModelSpec.from_json(record["chosen"]["spec"])
 
 
