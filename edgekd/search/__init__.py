@@ -55,7 +55,7 @@ def search(
     `costs` replaces the target's own latency table. Raises ConfigError, and TargetError when no student can hold a
     limit, naming the nearest.
     """
-    space: Space = find(SPACES, "search.space", config.space).load()(data.num_classes, data.input_shape)
+    space: Space = find(SPACES, "search.space", config.space).load()(data.num_classes, data.input_shape, device)
     named = space.parse(config.student) if config.student is not None else None
     with ExitStack() as stack:
         costs = costs or stack.enter_context(MeasuredLatency(space, device))
@@ -93,7 +93,7 @@ class _Search:
         self.config, self.limits, self.costs, self.seed = config, limits, costs, seed
         self._scorer: Scorer | None = None
         scoring = [config.scorer, config.inits, config.batch_size, seed, data.digest, teacher.fingerprint()]
-        self.book = ScoreBook(out / "scores.json", fingerprint([space.name, *scoring]))
+        self.book = ScoreBook(out / "scores.json", fingerprint([space.name, *scoring]), space)
 
     def take(self, genotype: Genotype) -> dict[str, Any]:
         """The record of a student that was named instead of searched. Raises TargetError when it breaks a limit."""

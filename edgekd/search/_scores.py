@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgekd.search.scorers import Score
-from edgekd.search.spaces import Genotype
+from edgekd.search.spaces import Genotype, Space
 from edgekd.stage import write_json
 
 SAVE_SECONDS = 2.0
 
 
 class ScoreBook:
-    """Scores by genotype, written to `path` at most every two seconds; those of other `inputs` are not used.
+    """Scores by genotype of `space`, written to `path` at most every two seconds; those of other `inputs` are not used.
 
     The evolution draws nothing from a clock, so replaying it over the book leads to where the killed search was.
     """
 
-    def __init__(self, path: Path, inputs: str) -> None:
+    def __init__(self, path: Path, inputs: str, space: Space) -> None:
         self.path, self.inputs = path, inputs
         self.scores: dict[Genotype, Score] = {}
         self._before = 0.0
@@ -28,8 +28,8 @@ class ScoreBook:
             record = json.loads(path.read_text())
             if record["inputs"] == inputs:
                 self._before = record["seconds"]
-                for depths, widths, value, spread in record["scores"]:
-                    self.scores[Genotype(tuple(depths), tuple(widths))] = Score(value, spread)
+                for text, value, spread in record["scores"]:
+                    self.scores[space.read(text, str(path))] = Score(value, spread)
         self._start = self._saved = time.perf_counter()
 
     @property
@@ -45,6 +45,6 @@ class ScoreBook:
         return self.scores[genotype]
 
     def save(self) -> None:
-        rows = [[g.depths, g.widths, score.value, score.spread] for g, score in self.scores.items()]
+        rows = [[str(genotype), score.value, score.spread] for genotype, score in self.scores.items()]
         write_json(self.path, {"inputs": self.inputs, "seconds": self.seconds, "scores": rows})
         self._saved = time.perf_counter()
