@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import heapq
-import itertools
 import math
 import random
 import re
@@ -16,10 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgekd.artifacts import ModelSpec
 from edgekd.errors import ConfigError, TargetError
 from edgekd.profile.operators import Network, operators
+from edgekd.profile.token_operators import Linear
 from edgekd.search.spaces._rules import RULES
 
 if TYPE_CHECKING:
     from edgekd.profile.devices import Device
+
+PATIENCE = 2000  # cheapest points of which one must be legal
 
 
 @dataclass(frozen=True, init=False)
@@ -186,7 +188,7 @@ class Space(ABC):
         genotype = self.named.get(text) or self.read(text, field)
         reason = self.illegal(genotype)
         if reason is not None:
-            raise ConfigError(f"{field}: {text!r} is not a point of {self.name}: {reason}", self._fix(text))
+            raise ConfigError(f"{field}: {text!r} is not a point of {self.name}: {reason}", self._fix(text, genotype))
         return genotype
 
     def read(self, text: str, field: str = "search.student") -> Genotype:
@@ -200,9 +202,21 @@ class Space(ABC):
         except ValueError as error:
             raise ConfigError(f"{field}: {text!r} is not a point of {self.name}: {error}", self._fix(text)) from None
 
-    def _fix(self, text: str) -> str:
-        near = difflib.get_close_matches(text, self.named, n=3) or list(self.named)
-        return f"Write one of {', '.join(near)}, or {self.smallest()}."
+    def _fix(self, text: str, genotype: Genotype | None = None) -> str:
+        """Names like `text`, or all, and the point nearest to `genotype`."""
+        names = difflib.get_close_matches(text, self.named, n=3) or list(self.named)
+        near = self._nearest(genotype) if genotype is not None else None
+        return f"Write {near or self.smallest()}, or one of {', '.join(names)}."
+
+    def _nearest(self, genotype: Genotype) -> Genotype | None:
+        """The genotype with every value moved to the nearest choice, if that makes it legal."""
+        fields = {}
+        for name, gene in self.genes.items():
+            values = [*getattr(genotype, name), *(choices[0] for choices in gene.choices)]
+            near = [_closest(value, choices) for value, choices in zip(values, gene.choices, strict=False)]
+            fields[name] = sorted(near) if gene.rising else near
+        found = self.canonical(Genotype(**fields))
+        return found if self.illegal(found) is None else None
 
     def _outside(self, genotype: Genotype) -> str | None:
         if [name for name, _ in genotype.fields] != list(self.genes):
@@ -220,23 +234,27 @@ class Space(ABC):
         return reason or (None if same == genotype else f"it is the same network as {same}")
 
     def _excluded(self, genotype: Genotype) -> str | None:
-        if self.device is None or self.device.scheme not in RULES:
-            return None
-        written = {channels for op in operators(self.network(genotype)) for channels in op.channels}
-        for rule in RULES[self.device.scheme]:
-            for channels in sorted(written):
-                if not rule.allows(channels):
-                    return f"{channels} channels, {self.device.name} wants {rule.name} ({rule.reason})"
+        rules = RULES.get(self.device.scheme, ()) if self.device is not None else ()
+        found = operators(self.network(genotype)) if rules else []
+        for rule in rules:
+            for op in found:
+                for channels in op.channels if rule.linear or not isinstance(op, Linear) else ():
+                    if not rule.allows(channels):
+                        assert self.device is not None
+                        return f"{channels} channels, and {self.device.name} wants {rule.name}: {rule.reason}"
         return None
 
     def _find_smallest(self) -> Genotype:
         """From the cheapest choices up, in order of cost: the first that is legal."""
-        order, start = itertools.count(), Genotype(**{n: [c[0] for c in g.choices] for n, g in self.genes.items()})
-        heap, seen = [(0, 0, next(order), start)], {start}
-        while heap:
+        start = Genotype(**{name: [choices[0] for choices in gene.choices] for name, gene in self.genes.items()})
+        heap, seen, tried, reason = [(0, 0, 0, start)], {start}, 0, None
+        while heap and tried < PATIENCE:
             *_, genotype = heapq.heappop(heap)
-            if self.illegal(self.canonical(genotype)) is None:
-                return self.canonical(genotype)
+            found, tried = self.canonical(genotype), tried + 1
+            if self._outside(found) is None:
+                reason = self._excluded(found)
+                if reason is None:
+                    return found
             for name, place, choices, value in self._places(genotype):
                 for dearer in choices[choices.index(value) + 1 :][:1]:
                     values = list(getattr(genotype, name))
@@ -245,9 +263,12 @@ class Space(ABC):
                     if child not in seen:
                         seen.add(child)
                         point = self.point(self.canonical(child))
-                        heapq.heappush(heap, (point.params, point.macs, next(order), child))
+                        heapq.heappush(heap, (point.params, point.macs, len(seen), child))
         assert self.device is not None
-        raise TargetError(f"{self.device.name} excludes every point of {self.name}", "Set search.space to another.")
+        raise TargetError(
+            f"{self.device.name} excludes the {tried:,} cheapest points of {self.name}: {reason}",
+            "Set search.space to another.",
+        )
 
     def _places(self, genotype: Genotype) -> Iterator[tuple[str, int, tuple[Any, ...], Any]]:
         """Name, place, choices and value of every position that has a choice."""
@@ -267,3 +288,9 @@ class Space(ABC):
         fields = self._padded(genotype)
         fields[name][place] = value
         return self.canonical(Genotype(**fields))
+
+
+def _closest(value: Any, choices: Sequence[Any]) -> Any:
+    if isinstance(value, str):
+        return next(iter(difflib.get_close_matches(value, choices, n=1, cutoff=0)))
+    return min(choices, key=lambda choice: abs(choice - value))

@@ -136,6 +136,7 @@ def _network(operations: Operations) -> tuple[object, ...]:
 def _representatives() -> dict[tuple[object, ...], Operations]:
     """Of every network the cell with the fewest edges."""
     found: dict[tuple[object, ...], Operations] = {}
-    for operations in sorted(itertools.product(CHOICES, repeat=len(EDGES)), key=lambda cell: -cell.count(NONE)):
+    cells = (cell[::-1] for cell in itertools.product(CHOICES, repeat=len(EDGES)))  # of equal ones, the first nodes
+    for operations in sorted(cells, key=lambda cell: -cell.count(NONE)):
         found.setdefault(_network(operations), operations)
     return found
