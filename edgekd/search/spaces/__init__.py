@@ -194,13 +194,17 @@ class Space(ABC):
     def read(self, text: str, field: str = "search.student") -> Genotype:
         """The genotype that `str` wrote, legal or not. Raises ConfigError."""
         parts = re.findall(r"(\w+)=(\S+)", text)
+        wrong = f"{field}: {text!r} is not a point of {self.name}"
         if [name for name, _ in parts] != list(self.genes) or " ".join(map("=".join, parts)) != " ".join(text.split()):
-            raise ConfigError(f"{field}: {text!r} is not a point of {self.name}", self._fix(text))
-        try:
-            kinds = {name: type(gene.choices[0][0]) for name, gene in self.genes.items()}
-            return Genotype(**{name: [kinds[name](value) for value in values.split(",")] for name, values in parts})
-        except ValueError as error:
-            raise ConfigError(f"{field}: {text!r} is not a point of {self.name}: {error}", self._fix(text)) from None
+            raise ConfigError(wrong, self._fix(text))
+        fields = {}
+        for name, values in parts:
+            kind = type(self.genes[name].choices[0][0])
+            try:
+                fields[name] = [kind(value) for value in values.split(",")]
+            except ValueError:
+                raise ConfigError(f"{wrong}: {name} takes numbers, not {values}", self._fix(text)) from None
+        return Genotype(**fields)
 
     def _fix(self, text: str, genotype: Genotype | None = None) -> str:
         """Names like `text`, or all, and the point nearest to `genotype`."""
@@ -210,10 +214,9 @@ class Space(ABC):
 
     def _nearest(self, genotype: Genotype) -> Genotype | None:
         """The genotype with every value moved to the nearest choice, if that makes it legal."""
-        fields = {}
+        fields, given = {}, self._padded(genotype)
         for name, gene in self.genes.items():
-            values = [*getattr(genotype, name), *(choices[0] for choices in gene.choices)]
-            near = [_closest(value, choices) for value, choices in zip(values, gene.choices, strict=False)]
+            near = [_closest(value, choices) for value, choices in zip(given[name], gene.choices, strict=False)]
             fields[name] = sorted(near) if gene.rising else near
         found = self.canonical(Genotype(**fields))
         return found if self.illegal(found) is None else None
