@@ -18,7 +18,8 @@ from edgekd.catalog import BACKENDS, find
 from edgekd.errors import BackendError
 from edgekd.profile._client import WorkerClient
 from edgekd.profile.devices import Device, device_identity
-from edgekd.profile.operators import OPSET, Input, Layer, Operator, Precision, build_copies, build_input, operators
+from edgekd.profile.graphs import OPSET, Precision, build_copies, build_input
+from edgekd.profile.operators import Input, Layer, Operator, operators
 from edgekd.stage import digest_file, fingerprint, write_json
 
 PROTOCOL = 1  # raise it when a change here changes the figures: tables of another protocol are left alone
@@ -133,7 +134,7 @@ def network_latency_ms(
 
 
 def graph_latency_ms(table: LatencyTable, device: Device, graph: Path | bytes, key: str = "") -> float:
-    """A whole graph at batch 1 on one thread, in ms: an ONNX file, or the bytes `operators.build_network` returns.
+    """A whole graph at batch 1 on one thread, in ms: an ONNX file, or the bytes `graphs.build_network` returns.
 
     Kept by the graph's content (a file's external weights do not count: they do not change the time) and `key`.
     """

@@ -57,7 +57,7 @@ def search(
     `costs` replaces the target's own latency table. Raises ConfigError, and TargetError when no student can hold a
     limit, naming the nearest.
     """
-    space: Space = find(SPACES, "search.space", config.space).load()(data.num_classes, data.input_shape)
+    space: Space = find(SPACES, "search.space", config.space).load()(data.num_classes, data.input_shape, device)
     named = space.parse(config.student) if config.student is not None else None
     with ExitStack() as stack:
         costs = costs or stack.enter_context(MeasuredLatency(space, device))

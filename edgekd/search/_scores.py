@@ -15,7 +15,7 @@ SAVE_SECONDS = 2.0
 
 
 class ScoreBook:
-    """Scores by genotype, written to `path` at most every two seconds; those of other `inputs` are not used.
+    """Scores by genotype of `space`, written to `path` at most every two seconds; those of other `inputs` are not used.
 
     The evolution draws nothing from a clock, so replaying it over the book leads to where the killed search was.
     """

@@ -15,7 +15,9 @@ from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 SPACE = CifarResNetSpace(4, (1, 8, 8))
 TASK = ScoringTask(ModelSpec("edgekd", "resnet8", 4, (1, 8, 8)), torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), 0, 3)
-POINTS = [SPACE.point(Genotype((a, b, 1), (8, 16, w))) for a in (1, 2) for b in (1, 3) for w in (16, 32, 48)]
+POINTS = [
+    SPACE.point(Genotype(depths=(a, b, 1), widths=(8, 16, w))) for a in (1, 2) for b in (1, 3) for w in (16, 32, 48)
+]
 
 
 class Fake(Scorer):
@@ -85,7 +87,7 @@ def test_a_measure_the_founders_support_counts_with_its_spread(measured):
 
 
 def test_expressivity_is_blocks_times_log_channels():
-    point = SPACE.point(Genotype((2, 1, 3), (8, 16, 32)))
+    point = SPACE.point(Genotype(depths=(2, 1, 3), widths=(8, 16, 32)))
     assert Width(TASK).score(point).value == pytest.approx(point.expressivity / 6)
     assert point.expressivity == pytest.approx(2 * math.log(8) + math.log(16) + 3 * math.log(32))
 
