@@ -49,6 +49,7 @@ STYLE: dict[Any, Any] = {
     "savefig.facecolor": "none",
     "path.simplify": False,
 }
+AMONG = ("largest legal", "random, equally fast")  # they lie among the candidates: a label there hides them
 WIDTH = 4.8  # inches: the text stays readable when the page is 400 px wide
 
 
@@ -99,7 +100,7 @@ def latency(rows: Sequence[dict[str, Any]], batch: int) -> str:
 
 
 def search(search: dict[str, Any]) -> str:
-    """Score against latency of the ranking, the baselines, the chosen student and the limit.
+    """Score against latency of the ranking, the Pareto front, the baselines, the chosen student and the limit.
 
     A filled mark is a latency measured on the whole graph, a hollow one the sum of its operators'.
     """
@@ -116,10 +117,13 @@ def search(search: dict[str, Any]) -> str:
                 ax.plot([], [], marker, label=label, **style)
 
         draw(search["ranking"], "o", "candidates", color=SOFT, markersize=4.5)
+        front = [(row["latency_ms"], row["score"]) for row in _placed(search.get("pareto") or [])]
+        if len(front) > 1:
+            ax.plot(*zip(*front, strict=True), color=SOFT, linewidth=0.9, drawstyle="steps-post", label="Pareto front")
         baselines = search.get("baselines") or []
         draw(baselines, "D", "baselines", color=WARM, markersize=5.5)
         for row in _placed(baselines):
-            if row.get("name") != "largest legal":  # it lies among the candidates, a label there hides them
+            if row.get("name") not in AMONG:
                 place = (row["latency_ms"], row["score"])
                 ax.annotate(name_of(row, True), place, (0, 7), textcoords="offset points", ha="center", fontsize=9)
         if search.get("chosen"):
