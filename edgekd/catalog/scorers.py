@@ -34,6 +34,14 @@ SCORERS = {
             cost="one forward per initialisation",
         ),
         ScorerRow(
+            "diswot_trained",
+            "edgekd.search.scorers.diswot:TrainedDisWOT",
+            "semantic plus relation similarity of the trained teacher and a random student",
+            paper="Dong et al. CVPR 2023",
+            needs=("teacher", "images", "labels"),
+            cost="one forward per initialisation",
+        ),
+        ScorerRow(
             "capacity",
             "edgekd.search.scorers.capacity:Capacity",
             "0.6 log params + 0.4 log MACs",

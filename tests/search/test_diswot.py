@@ -10,12 +10,13 @@ from edgekd.artifacts import ModelSpec
 from edgekd.errors import ModelError
 from edgekd.models import build_model
 from edgekd.search.scorers import ScoringTask
+from edgekd.search.scorers._network import gaussian_init
 from edgekd.search.scorers.diswot import (
     DisWOT,
+    TrainedDisWOT,
     channel_similarity,
-    class_similarity,
     classifier_gradient,
-    gaussian_init,
+    fit_width,
     relation_gram,
     trace,
 )
@@ -43,17 +44,15 @@ def test_channel_similarity_equals_the_papers_matrices():
     expected = -float((matrices[0] - matrices[1]).square().sum()) / (10 * 24)
     assert channel_similarity(teacher, student) == pytest.approx(expected, abs=1e-5)
     assert channel_similarity(teacher, teacher) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ModelError, match="class_similarity"):
+    with pytest.raises(ModelError, match="fit_width"):
         channel_similarity(teacher, student[:, :8])
 
 
-def test_class_similarity_ignores_channel_order_and_scale():
-    generator = torch.Generator().manual_seed(4)
-    teacher = torch.randn(6, 16, generator=generator)
-    shuffled = 3 * teacher[:, torch.randperm(16, generator=generator)]
-    assert class_similarity(teacher, shuffled) == pytest.approx(0, abs=1e-5)
-    other = class_similarity(teacher, torch.randn(6, 40, generator=generator))
-    assert -4 <= other < -0.01
+def test_a_teacher_of_another_width_is_repeated_or_cut():
+    gradient = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert fit_width(gradient, 2).tolist() == [[1, 2], [4, 5]]
+    assert fit_width(gradient, 5).tolist() == [[1, 2, 3, 1, 2], [4, 5, 6, 4, 5]]
+    assert torch.equal(fit_width(gradient, 3), gradient)
 
 
 def test_gradient_is_autograds():
@@ -80,8 +79,8 @@ def test_without_forward_features_the_map_is_the_pools_input():
 def test_score_is_the_sum_of_both_similarities_over_inits():
     point = SPACE.point(Genotype(depths=(1, 1, 1), widths=(8, 16, 24)))
     scorer = DisWOT(task(inits=1))
-    teacher, student = scorer.teachers[0], scorer._view(point.spec, 0)
-    semantic = -(teacher.semantic - student.semantic).square().sum() / 5
+    teacher, student = scorer.teachers[0], scorer._random_view(point.spec, 0)
+    semantic = channel_similarity(teacher.gradient[:, :24], student.gradient)
     relation = -(teacher.relation - student.relation).square().sum() / 12**2
     score = scorer.score(point)
     assert score.value == pytest.approx(float(semantic + relation), abs=1e-5)
@@ -109,6 +108,21 @@ def test_the_teachers_weights_are_not_used(tmp_path):
     point = SPACE.point(SPACE.named["resnet8"])
     trained = replace(task(), teacher=replace(TEACHER, weights=str(weights), mean=(0.5,) * 3, std=(0.2,) * 3))
     assert DisWOT(trained).score(point) == DisWOT(task()).score(point)
+
+
+def test_the_trained_teacher_is_used_as_it_is(tmp_path):
+    model = build_model(TEACHER)
+    gaussian_init(model, torch.Generator().manual_seed(1))
+    torch.save(model.state_dict(), tmp_path / "teacher.pt")
+    trained = replace(task(), teacher=replace(TEACHER, weights=str(tmp_path / "teacher.pt")))
+    scorer = TrainedDisWOT(trained)
+    with torch.no_grad():
+        logits, embedding, feature_map = trace(model, trained.images, TEACHER)
+    assert torch.allclose(scorer.teachers[0].relation, relation_gram(feature_map), atol=1e-5)
+    gradient = classifier_gradient(logits, embedding, trained.labels)
+    assert torch.allclose(scorer.teachers[0].gradient, gradient, rtol=1e-3, atol=1e-5)
+    point = SPACE.point(SPACE.named["resnet8"])
+    assert scorer.score(point) == TrainedDisWOT(trained).score(point) != DisWOT(trained).score(point)
 
 
 def test_gaussian_init():

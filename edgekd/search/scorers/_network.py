@@ -46,6 +46,20 @@ def network_seed(spec: ModelSpec, seed: int, init: int) -> int:
     return int(fingerprint([seed, init, replace(spec, weights=None, mean=(), std=()).to_json()])[:15], 16)
 
 
+def gaussian_init(model: nn.Module, generator: torch.Generator) -> None:
+    """Convolution and linear weights from N(0, 1), biases 0, normalisations the identity; in place."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+            nn.init.normal_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm):
+            if module.weight is not None:
+                nn.init.ones_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def kernels(model: nn.Module) -> list[Tensor]:
     """The weights of convolutions and linear layers."""
     return [m.weight for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]

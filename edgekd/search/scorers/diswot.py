@@ -1,17 +1,19 @@
 """Scorer `diswot`: how alike a random student and a random teacher see one batch (Dong et al. 2023, arXiv 2303.15678).
 
-Both networks have weights drawn from N(0, 1) and normalise by batch statistics. On one labelled batch:
+On one labelled batch, both networks normalising by batch statistics:
 
-- semantic similarity M_s compares the classifiers' weight gradients G = dL/dW, [K, C], of the cross-entropy;
+- semantic similarity M_s compares the classifiers' weight gradients G = dL/dW, [K, C], of the cross-entropy, channel
+  by channel (`channel_similarity`);
 - relation similarity M_r compares the B x B Grams of the last feature maps, rows L2-normalised:
   M_r = -|| R_t - R_s ||_F^2 / B^2.
 
-The score is M_s + M_r, unweighted as in the paper, averaged over `inits` draws. No network is trained, and none is
-differentiated: for a linear classifier on embeddings F, G = (softmax(z) - onehot(y))^T F / B.
+The score is M_s + M_r, unweighted as in the paper, averaged over `inits` draws of teacher and student. No network is
+trained, and none is differentiated: for a linear classifier on embeddings F, G = (softmax(z) - onehot(y))^T F / B.
 
-The paper's M_s needs one width for teacher and student (`channel_similarity`). In a space whose last width varies that
-leaves nearly nothing to compare, and mixing two measures would rank by which one applied. So this scorer compares the
-K x K Grams G G^T of all candidates alike (`class_similarity`), which any two widths have; per normalised row, as there.
+Weights are drawn as the framework draws them, as in the authors' searches; with the N(0, 1) of their ranking scripts
+the score says nothing about DisWOT's own 64 networks. M_s needs one width for both: where the widths differ, the
+teacher's channels are repeated or cut, which loses nothing, for a random teacher's have no place of their own.
+`diswot_trained` takes the teacher with its weights instead.
 """
 
 from __future__ import annotations
@@ -24,67 +26,66 @@ from torch.nn import functional as F
 
 from edgekd.artifacts import ModelSpec
 from edgekd.errors import ModelError
+from edgekd.models import build_model
 from edgekd.search.scorers import Score, Scorer, ScoringTask
-from edgekd.search.scorers._network import network_seed, random_network
+from edgekd.search.scorers._network import random_network
 from edgekd.search.spaces import Point
 
 
 @dataclass(frozen=True)
 class View:
-    """What a network makes of the batch: semantic Gram [K, K] and relation Gram [B, B], rows normalised."""
+    """What a network makes of the batch: gradient of its classifier [K, C], relation Gram [B, B] with unit rows."""
 
-    semantic: Tensor
+    gradient: Tensor
     relation: Tensor
 
 
 class DisWOT(Scorer):
-    """Raises ModelError when the teacher has no classifier to hook or its random features are not finite."""
+    """Raises ModelError when the teacher has no classifier to hook or its features are not finite."""
 
     def __init__(self, task: ScoringTask) -> None:
         super().__init__(task)
         self.images = task.images.contiguous(memory_format=torch.channels_last)
-        self.teachers = [self._view(task.teacher, init) for init in range(task.inits)]
+        self.teachers = self._teachers()
+
+    def _teachers(self) -> list[View]:
+        """The teacher of every initialisation."""
+        return [self._random_view(self.task.teacher, init) for init in range(self.task.inits)]
 
     def score(self, point: Point) -> Score:
         values = []
         for init, teacher in enumerate(self.teachers):
-            student = self._view(point.spec, init)
-            semantic = -_distance(teacher.semantic, student.semantic) / len(student.semantic)
+            student = self._random_view(point.spec, init)
+            semantic = channel_similarity(fit_width(teacher.gradient, student.gradient.shape[1]), student.gradient)
             relation = -_distance(teacher.relation, student.relation) / len(student.relation) ** 2
             values.append(semantic + relation)
         return Score.average(values)
 
-    def _view(self, spec: ModelSpec, init: int) -> View:
-        model = random_network(spec, self.task.seed, init)
-        gaussian_init(model, torch.Generator().manual_seed(network_seed(spec, self.task.seed, init)))
-        model.eval().to(memory_format=torch.channels_last)
+    def _random_view(self, spec: ModelSpec, init: int) -> View:
+        model = random_network(spec, self.task.seed, init).eval()
         for module in model.modules():  # batch statistics, and neither dropout nor stochastic depth
             if isinstance(module, nn.modules.batchnorm._NormBase):
                 module.train()
+        return self._view(model, spec)
+
+    def _view(self, model: nn.Module, spec: ModelSpec) -> View:
+        model.to(memory_format=torch.channels_last)
         with torch.inference_mode():
             logits, embedding, feature_map = trace(model, self.images, spec)
-            gradient = classifier_gradient(logits, embedding, self.task.labels)
-            view = View(class_gram(gradient), relation_gram(feature_map))
-        if not (view.semantic.isfinite().all() and view.relation.isfinite().all()):
+            view = View(classifier_gradient(logits, embedding, self.task.labels), relation_gram(feature_map))
+        if not (view.gradient.isfinite().all() and view.relation.isfinite().all()):
             raise ModelError(
-                f"search.scorer diswot: random weights give {spec.name} features that are not finite",
-                "Set search.scorer to params.",
+                f"search.scorer diswot: {spec.name} has features that are not finite", "Set search.scorer to params."
             )
         return view
 
 
-def gaussian_init(model: nn.Module, generator: torch.Generator) -> None:
-    """Convolution and linear weights from N(0, 1), biases 0, normalisations the identity; in place."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
-            nn.init.normal_(module.weight, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm):
-            if module.weight is not None:
-                nn.init.ones_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+class TrainedDisWOT(DisWOT):
+    """DisWOT against the teacher as it was trained."""
+
+    def _teachers(self) -> list[View]:
+        with torch.random.fork_rng(devices=[]):  # building draws from the global generator
+            return [self._view(build_model(self.task.teacher), self.task.teacher)] * self.task.inits
 
 
 def trace(model: nn.Module, images: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,20 +128,15 @@ def classifier_gradient(logits: Tensor, embedding: Tensor, labels: Tensor) -> Te
     return error.T @ embedding / len(labels)
 
 
-def class_gram(gradient: Tensor) -> Tensor:
-    """G G^T [K, K] of G [K, C], rows L2-normalised: which classes pull the classifier the same way."""
-    return F.normalize(gradient @ gradient.T, dim=1)
-
-
 def relation_gram(feature_map: Tensor) -> Tensor:
     """A A^T [B, B] of the maps [B, ...] flattened, rows L2-normalised: which images look alike."""
     flat = feature_map.flatten(1)
     return F.normalize(flat @ flat.T, dim=1)
 
 
-def class_similarity(teacher: Tensor, student: Tensor) -> float:
-    """Channel-free M_s of two gradients [K, C_t], [K, C_s]: -||class_gram(t) - class_gram(s)||_F^2 / K, in [-4, 0]."""
-    return -_distance(class_gram(teacher), class_gram(student)) / len(teacher)
+def fit_width(gradient: Tensor, width: int) -> Tensor:
+    """[K, C] -> [K, width]: the channels over again, or the first of them."""
+    return gradient[:, torch.arange(width) % gradient.shape[1]]
 
 
 def channel_similarity(teacher: Tensor, student: Tensor) -> float:
@@ -153,7 +149,7 @@ def channel_similarity(teacher: Tensor, student: Tensor) -> float:
     if teacher.shape != student.shape:
         raise ModelError(
             f"channel similarity of gradients {tuple(teacher.shape)} and {tuple(student.shape)}",
-            "Use class_similarity.",
+            "Bring them to one width with fit_width.",
         )
     signs = teacher.sign(), student.sign()
     norms = signs[0].abs().mean(1) + signs[1].abs().mean(1)

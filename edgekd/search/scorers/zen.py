@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgekd.search.scorers._network import NetworkScorer
-from edgekd.search.scorers.diswot import gaussian_init, trace
+from edgekd.search.scorers._network import NetworkScorer, gaussian_init
+from edgekd.search.scorers.diswot import trace
 
 STEP = 0.01
 
