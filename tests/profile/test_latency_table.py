@@ -35,6 +35,13 @@ def test_tables_open_at_once_agree_on_who_was_first(tmp_path: Path, device: Devi
         assert len(again) == 2
 
 
+def test_a_measurement_may_ask_for_another(tmp_path: Path, device: Device) -> None:
+    with LatencyTable(device, tmp_path) as table:
+        assert table.get("a", lambda: 1 + table.get("b", lambda: 2.0)) == 3.0
+        assert table.get("b", lambda: 9.0) == 2.0
+    assert len(LatencyTable(device, tmp_path)) == 2
+
+
 def test_the_cache_directory_follows_the_environment(
     tmp_path: Path, device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
