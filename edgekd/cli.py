@@ -192,9 +192,19 @@ def search(
     out: Out = None,
     assignments: Set = None,
     force: Force = False,
+    explain: Annotated[
+        str | None, typer.Option(metavar="ARCH", help="Why RUN's search ranks this point where it does.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Find the student, without training it."""
+    if explain is not None:
+        from edgekd import pipeline, render
+
+        if source is None or not source.is_dir():
+            raise RunDirectoryError("--explain needs a run directory", "Write edgekd search RUN --explain ARCH.")
+        render.explanation(pipeline.explain(source, explain), json)
+        return
     flags = {"data": data, "target": target, "teacher__source": teacher, "latency": latency, "seed": seed}
     _stage("search", source, assignments, out, force, json, **flags)
 

@@ -88,6 +88,24 @@ def run_stage(name: str, run: Path, *, force: bool = False, progress: Progress |
     return compress(run_config(run), run, until=name, force=[name] if force else [], progress=progress)
 
 
+def explain(run: Path, genotype: str) -> dict[str, Any]:
+    """What the search of a finished run makes of an architecture, by the config in its run.json."""
+    from edgekd.search.explain import explain
+
+    chain = Chain(run_config(run), run, NullProgress())
+    if chain.run.record("search") is None:
+        raise RunDirectoryError(f"{run} holds no search", f"Run edgekd search {run} first.")
+    return explain(
+        run / "search",
+        genotype,
+        teacher=chain.teacher,
+        data=chain.data,
+        device=chain.device,
+        config=chain.config.search,
+        seed=chain.config.seed,
+    )
+
+
 def run_config(run: Path) -> RunConfig:
     """The config a run directory was made with."""
     file = run / "run.json"

@@ -98,6 +98,22 @@ def point(record: Mapping[str, Any], as_json: bool) -> None:
     print(f"{record['params']:,} parameters, {record['macs']:,} MACs, depth {record['depth']}")
 
 
+def explanation(record: Mapping[str, Any], as_json: bool) -> None:
+    """Why a search ranks an architecture where it does."""
+    if as_json:
+        emit(record)
+        return
+    print(record["name"])
+    print(f"{record['params']:,} parameters, {record['macs']:,} MACs, depth {record['depth']}")
+    legal = f"breaks {record['breaks']}" if record["breaks"] else "holds every limit"
+    print(f"rank {record['rank']} of {record['of']}, score {record['score']:.4g}; {legal}\n")
+    rows = [[t["term"], f"{t['value']:.5g}", str(t["rank"])] for t in record["terms"]]
+    table("terms", {"term": "left", "value": "right", f"rank of {record['of']}": "right"}, rows)
+    rows = [[r["layer"], str(r["count"]), f"{r['ms']:.4f}", f"{r['share']:.0%}"] for r in record["layers"]]
+    columns = {"layer": "left", "times": "right", "ms": "right", "share": "right"}
+    table(f"latency {record['latency_ms']:.3g} ms, operator by operator", columns, rows)
+
+
 def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:
     plain = records(stages)
     if as_json:

@@ -8,21 +8,23 @@ from __future__ import annotations
 import random
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd import processes
 from edgekd.artifacts import ModelSpec
-from edgekd.catalog import SCORERS, SPACES, find
+from edgekd.catalog import SPACES, find
 from edgekd.config import SearchConfig, parse_latency
 from edgekd.errors import TargetError
 from edgekd.search._judge import ScoringJudge
 from edgekd.search._ranking import Candidate, kendall_tau, pareto, ranks, row
 from edgekd.search._scores import ScoreBook
+from edgekd.search._task import make_scorer, normalisation
 from edgekd.search.evolution import evolve
 from edgekd.search.latency import Latency, MeasuredLatency
 from edgekd.search.limits import Limits, format_ms
-from edgekd.search.scorers import Score, Scorer, ScoringTask
+from edgekd.search.scorers import Score
 from edgekd.search.spaces import Genotype, Space
 from edgekd.stage import fingerprint, write_json
 
@@ -49,7 +51,9 @@ def search(
     progress: Progress,
     costs: Latency | None = None,
 ) -> ModelSpec:
-    """The best-scored student that holds the limits on `device`; writes `out/search.json` and goes on from a kill.
+    """The best-scored student that holds the limits on `device`; goes on from a kill.
+
+    Writes `out/search.json`, the choice and the ranking, and `out/scores.json`, every candidate's terms.
 
     Every individual holds max_params, max_macs and, by prediction, `latency` (`2ms`, or `6x` for a sixth of the FP32
     teacher). The `finalists` best are then measured as whole INT8 graphs, and the first that holds the limit is chosen;
@@ -73,7 +77,6 @@ def search(
         record |= {"latency_limit_ms": limit_ms, "teacher_latency_ms": teacher_ms}
         if processes.rank() == 0:
             write_json(out / "search.json", record)
-            run.book.path.unlink(missing_ok=True)
         processes.wait()
     return ModelSpec.from_json(record["chosen"]["spec"])
 
@@ -116,7 +119,8 @@ class _Search:
         self.limits.require_feasible(space, self.costs, self.device.name)
         names = [name for name in BASELINES if name in space.named]
         with progress.task("search", config.evaluations) as task:
-            judge = ScoringJudge(self.book, space, self._make_scorer, task.advance)
+            make = partial(make_scorer, self.teacher, self.data, config, self.seed)
+            judge = ScoringJudge(self.book, space, make, task.advance)
             try:
                 individuals = evolve(
                     space,
@@ -198,29 +202,8 @@ class _Search:
         score = replace(self.book[genotype], value=value)
         return Candidate(self.space.point(genotype), score, self.costs.predict(genotype))
 
-    def _make_scorer(self) -> Scorer:
-        scorer: Scorer = find(SCORERS, "search.scorer", self.config.scorer).load()(self._task())
-        return scorer
-
-    def _task(self) -> ScoringTask:
-        import numpy as np
-        import torch
-
-        from edgekd.data.augment import normalise
-
-        train = self.data.train
-        count = min(self.config.batch_size, len(train))
-        batch = np.sort(np.random.default_rng([*b"search", self.seed]).choice(len(train), count, replace=False))
-        mean, std = self._normalisation()
-        images, labels = normalise(train.images[batch], mean, std), torch.from_numpy(train.labels[batch])
-        return ScoringTask(self.teacher, images, labels, self.seed, self.config.inits)
-
-    def _normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The teacher's: one normalised batch then serves both networks."""
-        return self.teacher.mean or self.data.mean, self.teacher.std or self.data.std
-
     def _spec(self, candidate: Candidate) -> ModelSpec:
-        mean, std = self._normalisation()
+        mean, std = normalisation(self.teacher, self.data)
         return replace(candidate.point.spec, mean=mean, std=std)
 
     def _baseline(self, name: str, candidate: Candidate) -> dict[str, Any]:

@@ -37,7 +37,10 @@ class ScoringJudge:
                 self.book.add(genotype, score)
 
     def settle(self, founders: Sequence[Genotype]) -> None:
-        self.scorer.settle([self.space.point(genotype) for genotype in founders])
+        if self.book.scores:  # of a search that was killed
+            self.scorer.restore(next(iter(self.book.scores.values())))
+        else:
+            self.scorer.settle([self.space.point(genotype) for genotype in founders])
 
     def rank(self, genotypes: Sequence[Genotype]) -> list[float]:
         return self.scorer.rank([self.book[genotype] for genotype in genotypes])

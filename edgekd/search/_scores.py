@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from edgekd import processes
 from edgekd.search.scorers import Score
@@ -27,8 +28,13 @@ class ScoreBook:
         record = processes.broadcast(json.loads(path.read_text()) if path.is_file() else {})
         if record.get("inputs") == inputs:
             self._before = record["seconds"]
-            self.scores = {name: Score(*score) for name, *score in record["scores"]}
+            self.scores = _scores(record)
         self._start = self._saved = time.perf_counter()
+
+    @staticmethod
+    def read(path: Path) -> dict[str, Score]:
+        """What a finished search left, by str(genotype), in the order of scoring; empty where there is none."""
+        return _scores(json.loads(path.read_text())) if path.is_file() else {}
 
     @property
     def seconds(self) -> float:
@@ -52,3 +58,7 @@ class ScoreBook:
         rows = [[name, score.value, score.spread, dict(score.terms)] for name, score in self.scores.items()]
         write_json(self.path, {"inputs": self.inputs, "seconds": self.seconds, "scores": rows})
         self._saved = time.perf_counter()
+
+
+def _scores(record: dict[str, Any]) -> dict[str, Score]:
+    return {name: Score(*score) for name, *score in record["scores"]}

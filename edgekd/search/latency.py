@@ -24,6 +24,9 @@ class Latency(Protocol):
     def predict(self, genotype: Genotype) -> float:
         """The INT8 graph's operators, summed."""
 
+    def operator(self, op: Operator) -> float:
+        """What one of them adds."""
+
     def within(self, genotype: Genotype, limit_ms: float) -> bool:
         """Whether `predict` is at most the limit, found with as few measurements as that takes."""
 
@@ -42,13 +45,13 @@ class MeasuredLatency:
         self._known: dict[Operator, float] = {}
 
     def predict(self, genotype: Genotype) -> float:
-        return sum(self._operator(op) for op in operators(self.space.network(genotype)))
+        return sum(self.operator(op) for op in operators(self.space.network(genotype)))
 
     def within(self, genotype: Genotype, limit_ms: float) -> bool:
         spent = 0.0
         # Known operators first: most points that are too slow are found out without measuring anything new.
         for op in sorted(operators(self.space.network(genotype)), key=lambda op: op not in self._known):
-            spent += self._operator(op)
+            spent += self.operator(op)
             if spent > limit_ms:
                 return False
         return True
@@ -70,7 +73,7 @@ class MeasuredLatency:
 
         return self.table.get(f"teacher fp32 {fingerprint(architecture)}", export_and_measure)
 
-    def _operator(self, op: Operator) -> float:
+    def operator(self, op: Operator) -> float:
         if op not in self._known:
             self._known[op] = operator_latency_ms(self.table, self.device, op)
         return self._known[op]

@@ -111,7 +111,7 @@ def test_the_record(tmp_path):
     assert student.mean == TEACHER.mean and student.std == TEACHER.std
     assert student == ModelSpec.from_json(record["chosen"]["spec"])
     assert build_model(student)(torch.zeros(2, *SHAPE)).shape == (2, 4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["search.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.json", "search.json"]
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -54,6 +54,9 @@ class Scorer(ABC):
     def settle(self, founders: Sequence[Point]) -> None:  # noqa: B027
         """Called once, before any score, with the first points of a search: a sample of what will be scored."""
 
+    def restore(self, score: Score) -> None:  # noqa: B027
+        """Settle as the search did that gave this score."""
+
     def rank(self, scores: Sequence[Score]) -> list[float]:
         """A figure for each of a population, higher is better; by default each score's own value."""
         return [score.value for score in scores]

@@ -50,6 +50,9 @@ class Edgekd(Scorer):
             if spearman(np.nan_to_num(values, nan=-np.inf), np.array(prior)) >= GATE:
                 self.terms[name] = scorer(self.task)
 
+    def restore(self, score: Score) -> None:
+        self.terms = {name: scorer(self.task) for name, scorer in {**PRIOR, **MEASURES}.items() if name in score.terms}
+
     def score(self, point: Point) -> Score:
         found = {name: scorer.score(point) for name, scorer in self.terms.items()}
         spread = max(score.spread for score in found.values())
