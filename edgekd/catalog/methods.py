@@ -11,10 +11,11 @@ from edgekd.catalog._row import Row
 class MethodRow(Row):
     family: str  # logit | feature | relation | token | policy
     paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings unlabelled live
+    needs: tuple[str, ...]  # of: labels features embeddings unlabelled live all_logits (not a table of the largest few)
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
+    owns_labels: bool = False  # gives the hard-label term, "ce"
 
     @property
     def replayable(self) -> bool:
@@ -32,15 +33,17 @@ METHODS = {
             paper="-",
             needs=("labels",),
             anchor="CIFAR-100 ResNet-20: 69.06",
+            owns_labels=True,
         ),
         MethodRow(
             "kd",
             "edgekd.distill.methods.kd:KD",
-            "softened KL to the teacher plus cross-entropy; zscore standardises logits first",
+            "softened KL to the teacher plus cross-entropy; zscore standardises logits first, the temperature may move",
             family="logit",
             paper="Hinton et al. 2015; Sun et al. 2024 (z-score)",
             needs=("labels",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.66",
+            owns_labels=True,
         ),
     )
 }
