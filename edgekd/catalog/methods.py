@@ -56,5 +56,15 @@ METHODS = {
             min_classes=3,
             owns_labels=True,
         ),
+        MethodRow(
+            "dist",
+            "edgekd.distill.methods.dist:DIST",
+            "correlation with the teacher within each image and within each class, free of scale",
+            family="logit",
+            paper="Huang et al. 2022, arXiv 2205.10536",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.75",
+            owns_labels=True,
+        ),
     )
 }
