@@ -66,5 +66,16 @@ METHODS = {
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.75",
             owns_labels=True,
         ),
+        MethodRow(
+            "nkd",
+            "edgekd.distill.methods.nkd:NKD",
+            "label term weighted by the teacher's trust, other classes normalised to the same mass",
+            family="logit",
+            paper="Yang et al. 2023, arXiv 2303.13005",
+            needs=("labels", "all_logits"),
+            anchor="ImageNet ResNet-34 to ResNet-18: 71.96",
+            min_classes=3,
+            owns_labels=True,
+        ),
     )
 }
