@@ -87,5 +87,15 @@ METHODS = {
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.83, weighted 71.92",
             owns_labels=True,
         ),
+        MethodRow(
+            "mlkd",
+            "edgekd.distill.methods.mlkd:MLKD",
+            "images, pairs of images and pairs of classes matched at several temperatures",
+            family="logit",
+            paper="Jin et al. 2023, CVPR",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 72.19 (two views, 480 epochs)",
+            owns_labels=True,
+        ),
     )
 }
