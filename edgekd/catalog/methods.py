@@ -97,5 +97,16 @@ METHODS = {
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 72.19 (two views, 480 epochs)",
             owns_labels=True,
         ),
+        MethodRow(
+            "rld",
+            "edgekd.distill.methods.rld:RLD",
+            "the teacher's confidence, and its view of the classes that it ranks below the label",
+            family="logit",
+            paper="Sun et al. 2025, arXiv 2408.07703",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 72.00",
+            min_classes=3,
+            owns_labels=True,
+        ),
     )
 }
