@@ -108,5 +108,16 @@ METHODS = {
             min_classes=3,
             owns_labels=True,
         ),
+        MethodRow(
+            "wkd",
+            "edgekd.distill.methods.wkd:WKD",
+            "optimal transport between the two distributions, cheap between related classes (WKD-L)",
+            family="logit",
+            paper="Lv et al. 2024, arXiv 2412.08139",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-32x4 to ResNet-8x4: 76.53",
+            min_classes=3,
+            owns_labels=True,
+        ),
     )
 }
