@@ -7,10 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from logit_rows import prepared, random_rows, run
 
 from edgekd.catalog import METHODS
 from edgekd.distill.methods._base import Batch, Outputs
-from edgekd.distill.methods.kd import kd_loss
+from edgekd.distill.methods.kd import KD, kd_loss
+from edgekd.errors import ConfigError
 
 
 def test_two_class_value_by_hand() -> None:
@@ -35,10 +37,38 @@ def test_zscore_ignores_scale_and_shift_of_the_teacher() -> None:
     assert kd_loss(student, 3 * student + 1, zscore=True).item() == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("anneal", "middle"), [("linear", 8 - 0.25 * 7), ("cosine", 8 - 7 * (1 - math.cos(math.pi / 4)) / 2)]
+)
+def test_temperature_moves_over_the_given_epochs(anneal: str, middle: float) -> None:
+    method = KD(temperature=8.0, temperature_end=1.0, anneal_epochs=20, anneal=anneal)
+    assert [method.temperature_at(e) for e in (0, 5, 20, 90)] == pytest.approx([8, middle, 1, 1])
+    student, teacher, labels = random_rows()
+    prepared(method, num_classes=5, samples=12)  # two steps an epoch
+    kd = run(method, student, teacher, labels, step=10)["kd"]
+    assert kd.item() == pytest.approx(0.9 * kd_loss(student, teacher, middle).item(), rel=1e-6)
+
+
+def test_temperature_stays_without_a_schedule() -> None:
+    student, teacher, labels = random_rows()
+    terms = run(KD(temperature=3.0, alpha=0.4), student, teacher, labels, step=10**6)
+    assert terms["kd"].item() == pytest.approx(0.4 * kd_loss(student, teacher, 3.0).item(), rel=1e-6)
+    assert terms["ce"].item() == pytest.approx(0.6 * torch.nn.functional.cross_entropy(student, labels).item())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature_end": 1.0}, {"anneal_epochs": 5}, {"anneal": "step"}, {"temperature_end": 0, "anneal_epochs": 5}],
+)
+def test_half_a_schedule_is_an_error(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="distill.method kd: (temperature_end|anneal)"):
+        KD(**options)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_contract(name: str) -> None:
     torch.manual_seed(0)
-    method = METHODS[name].load()()
+    method = prepared(METHODS[name].load()(), num_classes=5)
     student, teacher = torch.randn(8, 5, requires_grad=True), torch.randn(8, 5, requires_grad=True)
     labels = torch.arange(8) % 5
     batch = Batch(np.zeros((8, 4, 4, 3), np.uint8), labels, np.arange(8), 0)
