@@ -35,7 +35,7 @@ def test_zscore_ignores_scale_and_shift_of_the_teacher() -> None:
     assert kd_loss(student, 3 * student + 1, zscore=True).item() == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if not {"features", "embeddings"} & set(row.needs)])
 def test_contract(name: str) -> None:
     torch.manual_seed(0)
     method = METHODS[name].load()()
