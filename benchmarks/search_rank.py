@@ -30,11 +30,11 @@ from edgekd.artifacts import ModelSpec
 from edgekd.catalog import SCORERS, find
 from edgekd.data import load_dataset
 from edgekd.data.augment import normalise
-from edgekd.models import build_model, cost
-from edgekd.models.nasbench201 import CELLS, EDGES, WIDTHS, live_edges, parse
+from edgekd.models.nasbench201 import parse
 from edgekd.search.scorers import Score, ScoringTask
 from edgekd.search.spaces import Genotype, Point
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
+from edgekd.search.spaces.nasbench201 import NasBench201Space
 
 SHAPE, VIT = (3, 32, 32), (3, 224, 224)
 VIT_DATA = ("c100", "flower", "chaoyang")
@@ -63,7 +63,7 @@ def s0(data: Path, sample: int) -> Table:
         for kind in ("kd", "cls")
     )
     space = CifarResNetSpace(100, SHAPE)
-    points = [space.point(Genotype(tuple(map(int, key)), (16, 32, 64))) for key in kd]
+    points = [space.point(Genotype(depths=tuple(map(int, key)), widths=(16, 32, 64))) for key in kd]
     return Table(
         points, np.array([float(v) for v in kd.values()]), {"vanilla": np.array([float(vanilla[k]) for k in kd])}
     )
@@ -77,26 +77,14 @@ def nb201(column: str) -> Callable[[Path, int], Table]:
             rows = list(csv.DictReader(file))
         rows = [rows[i] for i in np.random.default_rng(0).choice(len(rows), min(sample, len(rows)), replace=False)]
         published = np.array([9.0 * int(r["n_conv3x3"]) + int(r["n_conv1x1"]) for r in rows])
+        space = NasBench201Space(100, SHAPE)
         return Table(
-            [nb201_point(row["arch_str"]) for row in rows],
+            [space.point(Genotype(operations=parse(row["arch_str"]))) for row in rows],
             np.array([float(row[column]) for row in rows]),
             {"published params": published},
         )
 
     return load
-
-
-def nb201_point(arch: str) -> Point:
-    """The network without its dead edges; depth is the longest chain of convolutions."""
-    spec = ModelSpec("edgekd", "nasbench201", 100, SHAPE, {"arch": arch})
-    operations = dict(zip(EDGES, parse(arch), strict=True))
-    chain = {0: 0}
-    for a, b in live_edges(tuple(operations.values())):
-        chain[b] = max(chain.get(b, 0), chain[a] + ("conv" in operations[a, b]))
-    found = cost(build_model(spec), SHAPE)
-    convs = CELLS * chain.get(3, 0)
-    entropy = sum((convs + 2 * (stage > 0)) * math.log(width) for stage, width in enumerate(WIDTHS))
-    return Point(arch, spec, found.params, found.macs, 5 + 3 * convs, entropy)
 
 
 def vit(file: str, column: str, point: Callable[[dict[str, Any]], Point]) -> Callable[[Path, int], Table]:
@@ -112,6 +100,7 @@ def vit(file: str, column: str, point: Callable[[dict[str, Any]], Point]) -> Cal
 
 
 def autoformer_point(arch: dict[str, Any]) -> Point:
+    """Parameters and MACs of the blocks alone, as the published baselines count them; the space counts all."""
     width, tokens = arch["hidden_dim"], (224 // 16) ** 2 + 1
     kwargs = {key: arch[key] for key in ("hidden_dim", "num_heads", "mlp_ratio")}
     params = macs = 0

@@ -345,13 +345,45 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this one only.
     render.rows([find(METHODS, "method", name)] if name is not None else list(METHODS.values()), json, title="methods")
 
 
-@app.command()
-def spaces(json: Json = False) -> None:
-    """The student spaces."""
+spaces = typer.Typer(rich_markup_mode=None)
+app.add_typer(spaces, name="spaces")
+
+Space = Annotated[str, typer.Argument(metavar="NAME", help="A space; `edgekd spaces` lists them.")]
+
+
+@spaces.callback(invoke_without_command=True)
+def _spaces(context: typer.Context, json: Json = False) -> None:
+    """The student spaces; what one holds; whether a target takes a point of it."""
     from edgekd import render
     from edgekd.catalog import SPACES
 
-    render.rows(list(SPACES.values()), json, title="spaces")
+    if context.invoked_subcommand is None:
+        render.rows(list(SPACES.values()), json, title="spaces")
+
+
+@spaces.command()
+def show(name: Space, json: Json = False) -> None:
+    """A space's genes and their choices, its named points, and what each target wants of it."""
+    from edgekd import render
+    from edgekd.search.spaces.describe import describe
+
+    render.space(describe(name), json)
+
+
+@spaces.command()
+def check(
+    name: Space,
+    genotype: Annotated[str, typer.Argument(help="A named point, or 'depths=3,3,3 widths=16,32,64'.")],
+    target: Target = None,
+    classes: Annotated[int | None, typer.Option(min=2, help="Default: those the space is known for.")] = None,
+    images: Annotated[tuple[int, int, int] | None, typer.Option(help="Channels, height and width.")] = None,
+    json: Json = False,
+) -> None:
+    """Parameters, MACs and depth of a point; exit code 2 and the reason where the target excludes it."""
+    from edgekd import render
+    from edgekd.search.spaces.describe import check
+
+    render.point(check(name, genotype, target, classes, images), json)
 
 
 @app.command()

@@ -1,30 +1,75 @@
-"""Processes that `torchrun` or `accelerate launch` started: which one this is, and what the others have."""
+"""Several processes, one run: `torchrun --nproc-per-node N -m edgekd ...` starts them, accelerate joins them.
+
+The first process runs the stages and writes; the others come in where a network is trained (see `distill.parallel`).
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
-from typing import TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
 
 T = TypeVar("T")
 
-
-def world() -> tuple[int, int]:
-    """(rank, size): (0, 1) where this process was started alone."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+PATIENCE = timedelta(days=7)  # the others wait while the first process searches, quantizes or measures
 
 
-def is_main() -> bool:
-    """Whether this process is the one that writes."""
-    return world()[0] == 0
+def count() -> int:
+    """How many processes share this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return int(os.environ.get("RANK", "0")) if count() > 1 else 0
+
+
+def device() -> torch.device:
+    """Where this process trains: its own GPU, or the CPU."""
+    import torch
+
+    if count() > 1:
+        own: torch.device = _state().device
+        return own
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if count() > 1:
+        _state().wait_for_everyone()
+
+
+def broadcast(value: Any) -> Any:
+    """The first process's `value`, in every process."""
+    if count() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    _state()
+    return broadcast_object_list([value])[0]
 
 
 def gather(value: T) -> list[T]:
-    """Everyone's value, in the order of ranks, on every process."""
-    if world()[1] == 1:
+    """Every process's value, in the order of ranks, in every process."""
+    if count() == 1:
         return [value]
-    from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    PartialState()  # joins the group
+    _state()
     values: list[T] = gather_object([value])
     return values
+
+
+def _state() -> PartialState:
+    import torch
+    from accelerate import PartialState
+
+    if not torch.distributed.is_initialized():
+        atexit.register(torch.distributed.destroy_process_group)
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)

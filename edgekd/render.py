@@ -66,6 +66,38 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+def space(record: Mapping[str, Any], as_json: bool) -> None:
+    """Genes, named points and rules of a space."""
+    if as_json:
+        emit(record)
+        return
+    channels, height, width = record["images"]
+    print(f"{record['name']}: {record['summary']}")
+    print(f"{record['points']:,} points; costs for {record['classes']} classes of {channels} x {height} x {width}\n")
+    genes = []
+    for name, gene in record["genes"].items():
+        places, note = gene["choices"], "never falls" if gene["rising"] else ""
+        if len(places) > 1 and all(choices == places[0] for choices in places):
+            genes.append([f"{name} 1-{len(places)}", _cell(places[0]), note])
+        else:
+            numbered = enumerate(places, 1) if len(places) > 1 else (("", choices) for choices in places)
+            genes += [[f"{name} {i}", _cell(choices), note] for i, choices in numbered]
+    table("genes", {"place": "left", "choices": "left", "": "left"}, genes)
+    named = [[name, f"{p['params']:,}", f"{p['macs']:,}", str(p["depth"])] for name, p in record["named"].items()]
+    table("named points", {"name": "left", "params": "right", "MACs": "right", "depth": "right"}, named)
+    rules = [[r["scheme"], _cell(r["targets"]), r["name"], r["reason"]] for r in record["rules"]]
+    table("channels", {"scheme": "left", "targets": "left", "rule": "left", "why": "left"}, rules)
+
+
+def point(record: Mapping[str, Any], as_json: bool) -> None:
+    """The cost of a legal point."""
+    if as_json:
+        emit(record)
+        return
+    print(record["genotype"])
+    print(f"{record['params']:,} parameters, {record['macs']:,} MACs, depth {record['depth']}")
+
+
 def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:
     plain = records(stages)
     if as_json:

@@ -218,6 +218,44 @@ def test_lists(command: str) -> None:
     assert all(row["name"] in shown.stdout for row in rows)
 
 
+def test_a_space_is_shown() -> None:
+    record = json.loads(edgekd("spaces", "show", "cifar-resnet", "--json").stdout)
+    assert record["points"] == 784_404 and record["genes"]["widths"]["rising"]
+    assert record["genes"]["widths"]["choices"][0] == [8, 16, 24, 32, 40, 48, 56, 64]
+    assert record["named"]["resnet20"]["params"] == 272_474
+    assert {(rule["scheme"], rule["name"]) for rule in record["rules"]} >= {("ort", "multiples of 8")}
+    shown = edgekd("spaces", "show", "mobilenet").stdout
+    for text in ("kernels 1-7", "3 5", "never falls", "mobilenetv2", "3,504,872", "x86-cpu", "at least 16"):
+        assert text in shown
+    unknown = edgekd("spaces", "show", "resnets")
+    assert unknown.exit_code == 2 and "Known: resnet" in unknown.stderr
+
+
+def test_a_point_is_checked() -> None:
+    done = edgekd("spaces", "check", "cifar-resnet", "depths=3,3,3 widths=16,32,64", "--target", "x86-cpu")
+    assert done.exit_code == 0 and "272,474 parameters, 40,813,184 MACs, depth 9" in done.stdout
+    options = ("--classes", 7, "--images", 1, 28, 28, "--json")
+    record = json.loads(edgekd("spaces", "check", "resnet", "resnet18", *options).stdout)
+    assert (record["classes"], record["images"], record["depth"]) == (7, [1, 28, 28], 8)
+    refused = edgekd("spaces", "check", "cifar-resnet", "depths=3,3,3 widths=16,36,64")
+    assert refused.exit_code == 2 and refused.stdout == ""
+    assert "genotype: 'depths=3,3,3 widths=16,36,64'" in refused.stderr and "widths 36 in place 2" in refused.stderr
+    unknown = edgekd("spaces", "check", "cifar-resnet", "resnet20", "--target", "x86-cup")
+    assert unknown.exit_code == 2 and "Known: x86-cpu" in unknown.stderr
+
+
+def test_a_point_that_the_target_excludes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekd.profile.devices import Device
+    from edgekd.search.spaces import describe
+
+    jetson = Device("jetson-orin-nano", "Jetson Orin Nano", "jetson", backend="tensorrt", scheme="tensorrt")
+    monkeypatch.setattr(describe, "load_device", lambda name: jetson)
+    refused = edgekd("spaces", "check", "cifar-resnet", "depths=1,1,1 widths=8,16,16", "--target", "jetson-orin-nano")
+    assert refused.exit_code == 2
+    assert "8 channels, and jetson-orin-nano wants at least 16: INT8 tensor cores" in refused.stderr
+    assert "Write depths=1,1,1 widths=16,16,16" in refused.stderr
+
+
 def test_one_method() -> None:
     assert [row["name"] for row in json.loads(edgekd("methods", "kd", "--json").stdout)] == ["kd"]
     unknown = edgekd("methods", "kdd")

@@ -20,7 +20,7 @@ SCORERS = {
         ScorerRow(
             "edgekd",
             "edgekd.search.scorers.edgekd:Edgekd",
-            "params and expressivity, and jacov where the space supports it, by log rank in the population",
+            "params, macs, expressivity and width, and jacov where the space supports it, by log rank",
             paper="aggregation: Lee and Ham CVPR 2024",
             needs=("images",),
             cost="none; one backward per initialisation where the space supports jacov",
@@ -69,6 +69,14 @@ SCORERS = {
             "expressivity",
             "edgekd.search.scorers.expressivity:Expressivity",
             "log of the sum over blocks of log channels",
+            paper="-",
+            needs=(),
+            cost="none",
+        ),
+        ScorerRow(
+            "width",
+            "edgekd.search.scorers.width:Width",
+            "mean over blocks of log channels",
             paper="-",
             needs=(),
             cost="none",

@@ -72,7 +72,7 @@ class AutoFormer(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """The last tokens [B, 1 + N, C], the class token first."""
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1) + self.positions
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
         out: Tensor = self.norm(x)
@@ -96,7 +96,7 @@ class Pooling(nn.Module):
 
 
 class PiT(nn.Module):
-    """Input [B, in_channels, H, W], output logits [B, num_classes]; patches of 16 at a stride of 8."""
+    """Input [B, in_channels, H, W], output logits [B, num_classes]; patches at a stride of half their side."""
 
     def __init__(
         self,
@@ -107,11 +107,12 @@ class PiT(nn.Module):
         mlp_ratio: float,
         in_channels: int = 3,
         image_size: int = 224,
+        patch: int = 16,
     ) -> None:
         super().__init__()
         widths = [base_dim * heads for heads in num_heads]
-        side = (image_size - 16) // 8 + 1
-        self.patches = nn.Conv2d(in_channels, widths[0], 16, 8)
+        side = (image_size - patch) // (patch // 2) + 1
+        self.patches = nn.Conv2d(in_channels, widths[0], patch, patch // 2)
         self.positions = nn.Parameter(torch.zeros(1, widths[0], side, side))
         self.token = nn.Parameter(torch.zeros(1, 1, widths[0]))
         self.stages = nn.ModuleList(
@@ -131,7 +132,7 @@ class PiT(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """The last tokens [B, 1 + N, C], the class token first."""
         grid = self.patches(x) + self.positions
-        token = self.token.expand(len(x), -1, -1)
+        token = self.token.expand(x.shape[0], -1, -1)
         for i, stage in enumerate(self.stages):
             if i:
                 token, grid = self.poolings[i - 1](token, grid)

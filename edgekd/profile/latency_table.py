@@ -18,7 +18,8 @@ from edgekd.catalog import BACKENDS, find
 from edgekd.errors import BackendError
 from edgekd.profile._client import WorkerClient
 from edgekd.profile.devices import Device, device_identity
-from edgekd.profile.operators import OPSET, Input, Layer, Operator, Precision, build_copies, build_input, operators
+from edgekd.profile.graphs import OPSET, Precision, build_copies, build_input
+from edgekd.profile.operators import Input, Layer, Operator, operators
 from edgekd.stage import digest_file, fingerprint, write_json
 
 PROTOCOL = 1  # raise it when a change here changes the figures: tables of another protocol are left alone
@@ -53,10 +54,11 @@ class LatencyTable:
     def get(self, key: str, measure: Callable[[], float]) -> float:
         """The entry, measured and kept when it is not there yet."""
         if key not in self._entries:
-            measured = measure()
-            with self._locked():
-                self._entries = {key: measured, **self._read()}
-                write_json(self.path, {"identity": self.identity, "latency_ms": self._entries})
+            with self._locked():  # one measures at a time; who waited for it finds it measured
+                self._entries = self._read()
+                if key not in self._entries:
+                    self._entries[key] = measure()
+                    write_json(self.path, {"identity": self.identity, "latency_ms": self._entries})
         return self._entries[key]
 
     def __contains__(self, key: str) -> bool:
@@ -132,7 +134,7 @@ def network_latency_ms(
 
 
 def graph_latency_ms(table: LatencyTable, device: Device, graph: Path | bytes, key: str = "") -> float:
-    """A whole graph at batch 1 on one thread, in ms: an ONNX file, or the bytes `operators.build_network` returns.
+    """A whole graph at batch 1 on one thread, in ms: an ONNX file, or the bytes `graphs.build_network` returns.
 
     Kept by the graph's content (a file's external weights do not count: they do not change the time) and `key`.
     """

@@ -1,26 +1,72 @@
-"""Networks as lists of operators, and the ONNX graphs that the `ort` scheme's export would hold for them.
+"""Networks as lists of operators: what a search counts and times without building anything.
 
-Built without torch, so that a search can time thousands of candidates' operators: each INT8 operator is the float one
-between DequantizeLinear and QuantizeLinear, activations uint8 per tensor, weights int8 per output channel, and ONNX
-Runtime fuses it (QLinearConv, QLinearAdd, QGemm). The values are random; on a processor they do not change the time.
+An operator is what a deployed graph runs: BatchNorm is folded, ReLU fused. `edgekd.profile.graphs` writes the graphs.
+Maps are [c, h, w] and tokens [n, c], always without the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+Shape = tuple[int, ...]
 
-Precision = Literal["int8", "fp32"]
-OPSET = 18
+
+class Operator:
+    """Something that takes time on a device; two that are equal take the same."""
+
+    @property
+    def shape(self) -> Shape:
+        """What comes in: every input, where there are several."""
+        raise NotImplementedError
+
+    @property
+    def out(self) -> Shape:
+        return self.shape
+
+    @property
+    def params(self) -> int:
+        """Trained numbers, before BatchNorm is folded."""
+        return 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and matrix products, for one image."""
+        return 0
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the INT8 tensors that its kernels write."""
+        return ()
+
+
+class _Map(Operator):
+    c: int
+    h: int
+    w: int
+
+    @property
+    def shape(self) -> Shape:
+        return self.c, self.h, self.w
 
 
 @dataclass(frozen=True)
-class Conv:
-    """[c_in, h, w] -> [c_out, ceil(h/stride), ceil(w/stride)], padding kernel // 2, BatchNorm folded in."""
+class Input(_Map):
+    """Float images [c, h, w] arrive and are quantized; the cost of a call itself is counted here, once a network."""
+
+    c: int
+    h: int
+    w: int
+
+
+@dataclass(frozen=True)
+class Conv(Operator):
+    """[c_in, h, w] -> [c_out, ceil(h/stride), ceil(w/stride)], padding kernel // 2, BatchNorm folded in.
+
+    `affine` counts the trained numbers beside the kernel for each output channel: two of a BatchNorm, one of a bias, or
+    none. They do not change the time.
+    """
 
     c_in: int
     c_out: int
@@ -30,14 +76,36 @@ class Conv:
     w: int
     relu: bool = True
     groups: int = 1
+    affine: int = field(default=2, repr=False, compare=False)
+
+    @property
+    def shape(self) -> Shape:
+        return self.c_in, self.h, self.w
 
     @property
     def out(self) -> tuple[int, int, int]:
         return self.c_out, -(-self.h // self.stride), -(-self.w // self.stride)
 
+    @property
+    def weights(self) -> int:
+        return self.c_in // self.groups * self.c_out * self.kernel**2
+
+    @property
+    def params(self) -> int:
+        return self.weights + self.affine * self.c_out
+
+    @property
+    def macs(self) -> int:
+        _, h, w = self.out
+        return self.weights * h * w
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return (self.c_out,)
+
 
 @dataclass(frozen=True)
-class Add:
+class Add(_Map):
     """Two maps [c, h, w], added, then ReLU."""
 
     c: int
@@ -46,7 +114,67 @@ class Add:
 
 
 @dataclass(frozen=True)
-class Head:
+class Sum(Operator):
+    """Two tensors of one size, added, without ReLU."""
+
+    size: Shape
+
+    @property
+    def shape(self) -> Shape:
+        return self.size
+
+
+@dataclass(frozen=True)
+class Relu(_Map):
+    """ReLU apart from what computed [c, h, w], because that is used without it too."""
+
+    c: int
+    h: int
+    w: int
+
+
+@dataclass(frozen=True)
+class Pool(_Map):
+    """The maximum or mean of every window; the mean does not count padding. Sizes are rounded down."""
+
+    kind: str  # max | avg
+    c: int
+    kernel: int
+    stride: int
+    padding: int
+    h: int
+    w: int
+
+    @property
+    def out(self) -> tuple[int, int, int]:
+        h, w = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (self.h, self.w))
+        return self.c, h, w
+
+
+@dataclass(frozen=True)
+class SqueezeExcite(_Map):
+    """x * sigmoid(W2 relu(W1 mean(x))) with `hidden` channels between: the gate multiplies in float."""
+
+    c: int
+    hidden: int
+    h: int
+    w: int
+
+    @property
+    def params(self) -> int:
+        return self.macs + self.hidden + self.c
+
+    @property
+    def macs(self) -> int:
+        return 2 * self.c * self.hidden
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return self.hidden, self.c
+
+
+@dataclass(frozen=True)
+class Head(_Map):
     """[c, h, w] -> mean over h and w -> linear -> `classes` logits, in float at the end."""
 
     c: int
@@ -54,223 +182,88 @@ class Head:
     w: int
     classes: int
 
+    @property
+    def out(self) -> Shape:
+        return (self.classes,)
+
+    @property
+    def params(self) -> int:
+        return (self.c + 1) * self.classes
+
+    @property
+    def macs(self) -> int:
+        return self.c * self.classes
+
 
 @dataclass(frozen=True)
-class Input:
-    """Float images [c, h, w] arrive and are quantized; the cost of a call itself is counted here, once a network."""
+class NormHead(Head):
+    """A `Head` behind a BatchNorm and ReLU that no convolution can fold in: they run in float."""
 
-    c: int
-    h: int
-    w: int
-
-
-Operator = Conv | Add | Head | Input
+    @property
+    def params(self) -> int:
+        return 2 * self.c + super().params
 
 
-@dataclass(frozen=True)
-class Residual:
-    """relu(body(x) + shortcut(x)); an empty shortcut is the identity."""
+class Layer(NamedTuple):
+    """An operator, and the places in the network of those whose outputs it takes."""
 
-    body: tuple[Conv, ...]
-    shortcut: tuple[Conv, ...] = ()
+    op: Operator
+    inputs: tuple[int, ...]
 
 
-Layer = Conv | Add | Head | Input | Residual
+class Network:
+    """Layers in the order they run; the first takes in the images, the last gives the logits."""
+
+    def __init__(self, input_shape: tuple[int, int, int]) -> None:
+        self.input_shape = input_shape
+        self.layers = [Layer(Input(*input_shape), ())]
+
+    @property
+    def last(self) -> int:
+        """The place of the newest layer."""
+        return len(self.layers) - 1
+
+    def out(self, place: int = -1) -> Shape:
+        """What the layer at `place` gives, by default the newest."""
+        return self.layers[place].op.out
+
+    def add(self, op: Operator, *inputs: int) -> int:
+        """Append an operator, by default on the newest layer; returns its place."""
+        self.layers.append(Layer(op, inputs or (self.last,)))
+        return self.last
+
+    def conv(
+        self,
+        c_out: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        on: int | None = None,
+        relu: bool = True,
+        groups: int = 1,
+        affine: int = 2,
+    ) -> int:
+        """Append a convolution on the map of layer `on`, by default the newest; returns its place."""
+        place = self.last if on is None else on
+        c, h, w = self.out(place)
+        return self.add(Conv(c, c_out, kernel, stride, h, w, relu, groups, affine), place)
+
+    def repeat(self, times: int, append: Callable[[Network], None]) -> None:
+        """Append a block `times` times in a row; it takes the newest layer and keeps its shape. Written once."""
+        if times > 0:
+            start = len(self)
+            append(self)
+            block = self.layers[start:]
+            for shift in (len(block) * done for done in range(1, times)):
+                self.layers += [Layer(op, tuple([place + shift for place in inputs])) for op, inputs in block]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
 
 
 def operators(network: Iterable[Layer]) -> list[Operator]:
-    """The operators a network runs, in order: every residual block opened."""
-    flat: list[Operator] = []
-    for layer in network:
-        if isinstance(layer, Residual):
-            flat += [*layer.body, *layer.shortcut, Add(*layer.body[-1].out)]
-        else:
-            flat.append(layer)
-    return flat
-
-
-def cifar_resnet(
-    depths: Sequence[int], widths: Sequence[int], input_shape: tuple[int, int, int], num_classes: int
-) -> list[Layer]:
-    """`edgekd.models.cifar.CifarResNet` with B shortcuts (1x1 convolutions), as a network to time."""
-    c, h, w = input_shape
-    network: list[Layer] = [Input(c, h, w), Conv(c, widths[0], 3, 1, h, w)]
-    c = widths[0]
-    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-        for block in range(depth):
-            stride = 2 if stage > 0 and block == 0 else 1
-            first = Conv(c, width, 3, stride, h, w)
-            change = stride != 1 or c != width
-            shortcut = (Conv(c, width, 1, stride, h, w, relu=False),) if change else ()
-            c, h, w = first.out
-            network.append(Residual((first, Conv(c, c, 3, 1, h, w, relu=False)), shortcut))
-    return [*network, Head(c, h, w, num_classes)]
-
-
-def build_network(network: Sequence[Layer], precision: Precision) -> bytes:
-    """The whole graph: input `images` float32 [batch, C, H, W], output `logits` float32 [batch, K]."""
-    graph = _Graph(precision)
-    tensor = ""
-    for layer in network:
-        if isinstance(layer, Input):
-            tensor = graph.input("images", (layer.c, layer.h, layer.w))
-        elif isinstance(layer, Conv):
-            tensor = graph.conv(tensor, layer)
-        elif isinstance(layer, Head):
-            graph.output(graph.head(tensor, layer), "logits", (layer.classes,))
-        elif isinstance(layer, Residual):
-            body = shortcut = tensor
-            for conv in layer.body:
-                body = graph.conv(body, conv)
-            for conv in layer.shortcut:
-                shortcut = graph.conv(shortcut, conv)
-            tensor = graph.add(body, shortcut)
-        else:
-            raise TypeError(f"{layer} cannot stand alone: an addition belongs to a Residual")
-    return graph.serialize()
-
-
-def build_copies(op: Conv | Add | Head, copies: int, precision: Precision) -> bytes:
-    """`copies` of an operator on an input that is quantized already, for timing by difference.
-
-    One after the other where the shapes allow, which is how a network runs; else side by side. A scrap of every loose
-    end is an output, so that nothing is optimised away.
-    """
-    graph = _Graph(precision)
-    shape = (op.c_in, op.h, op.w) if isinstance(op, Conv) else (op.c, op.h, op.w)
-    start = tensor = graph.quantized_input("x", shape)
-    for i in range(copies):
-        if isinstance(op, Head):
-            tensor = start if i == 0 else graph.quantized_input(f"x{i}", shape)  # one input would be pooled once
-            graph.output(graph.head(tensor, op), f"y{i}", (op.classes,))
-            tensor = start
-        elif isinstance(op, Add):
-            tensor = graph.add(tensor, start)
-        elif op.out == shape:
-            tensor = graph.conv(tensor, op)
-        else:
-            graph.scrap(graph.conv(start, op), f"y{i}", op.c_out)
-    if tensor != start:
-        graph.scrap(tensor, "y", shape[0])
-    return graph.serialize()
-
-
-def build_input(op: Input, precision: Precision) -> bytes:
-    """Images arrive, are quantized, and nothing else happens."""
-    graph = _Graph(precision)
-    graph.scrap(graph.input("images", (op.c, op.h, op.w)), "y", op.c)
-    return graph.serialize()
-
-
-class _Graph:
-    """A graph under construction. A tensor is named by its float side; in INT8 it has been through Q and DQ."""
-
-    def __init__(self, precision: Precision) -> None:
-        self.int8 = precision == "int8"
-        self.random = np.random.default_rng(0)
-        self.nodes: list[Any] = []
-        self.initializers: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
-        self.quantized: dict[str, str] = {}  # float tensor -> the uint8 tensor it was made from
-
-    def input(self, name: str, shape: tuple[int, ...]) -> str:
-        self._io(self.inputs, name, "FLOAT", shape)
-        return self._requantize(name, signed=True) if self.int8 else name
-
-    def quantized_input(self, name: str, shape: tuple[int, ...]) -> str:
-        self._io(self.inputs, name, "UINT8" if self.int8 else "FLOAT", shape)
-        return self._dequantize(name, signed=False) if self.int8 else name
-
-    def conv(self, x: str, op: Conv) -> str:
-        fan_in = op.c_in // op.groups * op.kernel**2
-        weight = self.random.standard_normal((op.c_out, op.c_in // op.groups, op.kernel, op.kernel))
-        y = self._node(
-            "Conv",
-            [x, self._weight(weight * (2 / fan_in) ** 0.5), self._constant(np.full(op.c_out, 0.01, np.float32))],
-            kernel_shape=[op.kernel] * 2,
-            strides=[op.stride] * 2,
-            pads=[op.kernel // 2] * 4,
-            group=op.groups,
-        )
-        return self._activation(y, op.relu)
-
-    def add(self, a: str, b: str) -> str:
-        return self._activation(self._node("Add", [a, b]), relu=True)
-
-    def head(self, x: str, op: Head) -> str:
-        pooled = self._node("ReduceMean", [x, self._constant(np.array([2, 3], np.int64))], keepdims=0)
-        pooled = self._requantize(pooled, signed=False) if self.int8 else pooled
-        weight = self.random.standard_normal((op.classes, op.c)) * op.c**-0.5
-        bias = self._constant(np.full(op.classes, 0.01, np.float32))
-        y = self._node("Gemm", [pooled, self._weight(weight), bias], transB=1)
-        return self._requantize(y, signed=True) if self.int8 else y
-
-    def output(self, x: str, name: str, shape: tuple[int, ...]) -> None:
-        self.nodes[-1].output[0] = name
-        self._io(self.outputs, name, "FLOAT", shape)
-
-    def scrap(self, x: str, name: str, channels: int) -> None:
-        """A small output that depends on `x` and costs next to nothing in the layout the runtime keeps `x` in."""
-        if self.int8:
-            corner = [self._constant(np.array(v, np.int64)) for v in ([0, 0], [1, 1], [2, 3])]
-            self.nodes.append(_helper().make_node("Slice", [self.quantized[x], *corner], [name]))
-        else:
-            self.nodes.append(_helper().make_node("GlobalAveragePool", [x], [name]))
-        self._io(self.outputs, name, "UINT8" if self.int8 else "FLOAT", (channels, 1, 1))
-
-    def serialize(self) -> bytes:
-        helper = _helper()
-        used = {name for node in self.nodes for name in node.input} | {output.name for output in self.outputs}
-        nodes = [node for node in self.nodes if node.output[0] in used]  # no dequantizing for nobody
-        graph = helper.make_graph(nodes, "network", self.inputs, self.outputs, self.initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
-        content: bytes = model.SerializeToString()
-        return content
-
-    def _activation(self, y: str, relu: bool) -> str:
-        y = self._node("Relu", [y]) if relu else y
-        return self._requantize(y, signed=not relu) if self.int8 else y
-
-    def _requantize(self, x: str, signed: bool) -> str:
-        return self._dequantize(self._node("QuantizeLinear", [x, *self._scale(signed)]), signed)
-
-    def _dequantize(self, x: str, signed: bool) -> str:
-        y = self._node("DequantizeLinear", [x, *self._scale(signed)])
-        self.quantized[y] = x
-        return y
-
-    def _scale(self, signed: bool) -> list[str]:
-        zero = np.array(128 if signed else 0, np.uint8)
-        return [self._constant(np.array(0.02, np.float32)), self._constant(zero)]
-
-    def _weight(self, weight: NDArray[np.float64]) -> str:
-        if not self.int8:
-            return self._constant(weight.astype(np.float32))
-        scale = np.abs(weight).reshape(len(weight), -1).max(axis=1) / 127
-        rounded = np.round(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
-        parts = [rounded, scale.astype(np.float32), np.zeros(len(weight), np.int8)]
-        return self._node("DequantizeLinear", [self._constant(part) for part in parts], axis=0)
-
-    def _node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
-        name = f"t{len(self.nodes)}"
-        self.nodes.append(_helper().make_node(kind, inputs, [name], **attributes))
-        return name
-
-    def _constant(self, value: NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
-        name = f"c{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(value, name))
-        return name
-
-    def _io(self, where: list[Any], name: str, kind: str, shape: tuple[int, ...]) -> None:
-        from onnx import TensorProto
-
-        where.append(_helper().make_tensor_value_info(name, getattr(TensorProto, kind), ["batch", *shape]))
-
-
-def _helper() -> Any:
-    from onnx import helper  # slow to import, and the measuring process never builds graphs
-
-    return helper
+    """The operators a network runs, in order."""
+    return [layer.op for layer in network]

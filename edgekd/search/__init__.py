@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import processes
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import SCORERS, SPACES, find
 from edgekd.config import SearchConfig, parse_latency
@@ -56,7 +57,7 @@ def search(
     `costs` replaces the target's own latency table. Raises ConfigError, and TargetError when no student can hold a
     limit, naming the nearest.
     """
-    space: Space = find(SPACES, "search.space", config.space).load()(data.num_classes, data.input_shape)
+    space: Space = find(SPACES, "search.space", config.space).load()(data.num_classes, data.input_shape, device)
     named = space.parse(config.student) if config.student is not None else None
     with ExitStack() as stack:
         costs = costs or stack.enter_context(MeasuredLatency(space, device))
@@ -70,8 +71,10 @@ def search(
         run = _Search(out, space, teacher, data, device, config, limits, costs, seed)
         record = run.take(named) if named is not None else run.evolve(progress)
         record |= {"latency_limit_ms": limit_ms, "teacher_latency_ms": teacher_ms}
-        write_json(out / "search.json", record)
-        run.book.path.unlink(missing_ok=True)
+        if processes.rank() == 0:
+            write_json(out / "search.json", record)
+            run.book.path.unlink(missing_ok=True)
+        processes.wait()
     return ModelSpec.from_json(record["chosen"]["spec"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from edgekd.processes import gather, world
+from edgekd import processes
 from edgekd.search._scores import ScoreBook
 from edgekd.search.scorers import Scorer
 from edgekd.search.spaces import Genotype, Space
@@ -26,14 +26,13 @@ class ScoringJudge:
 
     def score(self, genotypes: Sequence[Genotype]) -> None:
         new = [genotype for genotype in genotypes if genotype not in self.book]
-        rank, size = world()
         share = []
-        for genotype in new[rank::size]:
+        for genotype in new[processes.rank() :: processes.count()]:
             score = self.scorer.score(self.space.point(genotype))
             self.book.add(genotype, score)
             share.append((genotype, score))
             self.advance()
-        for others in gather(share) if new else []:
+        for others in processes.gather(share) if new else []:
             for genotype, score in others:
                 self.book.add(genotype, score)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from edgekd.artifacts import ModelSpec
 from edgekd.search.scorers import Score
 from edgekd.search.spaces import Point
@@ -55,13 +57,6 @@ def pareto(candidates: Sequence[Candidate]) -> list[int]:
 
 def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Kendall's tau-b of two equally long sequences, in [-1, 1]; None where either is constant."""
-    agree = pairs_a = pairs_b = 0
-    for i in range(len(a)):
-        for j in range(i):
-            x, y = _sign(a[i] - a[j]), _sign(b[i] - b[j])
-            agree, pairs_a, pairs_b = agree + x * y, pairs_a + x * x, pairs_b + y * y
-    return float(agree / (pairs_a * pairs_b) ** 0.5) if pairs_a and pairs_b else None
-
-
-def _sign(x: float) -> int:
-    return (x > 0) - (x < 0)
+    x, y = (np.sign(np.subtract.outer(values, values)) for values in (np.asarray(a), np.asarray(b)))
+    pairs = float((x * x).sum() * (y * y).sum()) ** 0.5
+    return float((x * y).sum()) / pairs if pairs else None

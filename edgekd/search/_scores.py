@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from edgekd import processes
 from edgekd.search.scorers import Score
 from edgekd.search.spaces import Genotype
 from edgekd.stage import write_json
@@ -14,7 +15,7 @@ SAVE_SECONDS = 2.0
 
 
 class ScoreBook:
-    """Scores by genotype, written to `path` at most every two seconds; those of other `inputs` are not used.
+    """Scores by genotype of `space`, written to `path` at most every two seconds; those of other `inputs` are not used.
 
     The evolution draws nothing from a clock, so replaying it over the book leads to where the killed search was.
     """
@@ -23,11 +24,10 @@ class ScoreBook:
         self.path, self.inputs = path, inputs
         self.scores: dict[str, Score] = {}  # by str(genotype)
         self._before = 0.0
-        if path.is_file():
-            record = json.loads(path.read_text())
-            if record["inputs"] == inputs:
-                self._before = record["seconds"]
-                self.scores = {name: Score(*score) for name, *score in record["scores"]}
+        record = processes.broadcast(json.loads(path.read_text()) if path.is_file() else {})
+        if record.get("inputs") == inputs:
+            self._before = record["seconds"]
+            self.scores = {name: Score(*score) for name, *score in record["scores"]}
         self._start = self._saved = time.perf_counter()
 
     @property
@@ -47,6 +47,8 @@ class ScoreBook:
             self.save()
 
     def save(self) -> None:
+        if processes.rank():
+            return
         rows = [[name, score.value, score.spread, dict(score.terms)] for name, score in self.scores.items()]
         write_json(self.path, {"inputs": self.inputs, "seconds": self.seconds, "scores": rows})
         self._saved = time.perf_counter()

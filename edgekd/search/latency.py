@@ -9,8 +9,9 @@ from typing import Protocol
 
 from edgekd.artifacts import ModelSpec
 from edgekd.profile.devices import Device
+from edgekd.profile.graphs import build_network
 from edgekd.profile.latency_table import LatencyTable, graph_latency_ms, operator_latency_ms
-from edgekd.profile.operators import Operator, build_network, operators
+from edgekd.profile.operators import Operator, operators
 from edgekd.search.spaces import Genotype, Space
 from edgekd.stage import fingerprint
 

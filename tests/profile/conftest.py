@@ -6,7 +6,9 @@ import pytest
 
 from edgekd.artifacts import OnnxModel
 from edgekd.profile.devices import Device, load_device
-from edgekd.profile.operators import build_network, cifar_resnet
+from edgekd.profile.graphs import build_network
+from edgekd.search.spaces import Genotype
+from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +20,7 @@ def device() -> Device:
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[OnnxModel]:
     """A ResNet-8 for 8x8 images, FP32 and INT8."""
     directory = tmp_path_factory.mktemp("onnx")
-    network = cifar_resnet((1, 1, 1), (8, 16, 24), (3, 8, 8), 5)
+    network = CifarResNetSpace(5, (3, 8, 8)).network(Genotype(depths=(1, 1, 1), widths=(8, 16, 24)))
     made = []
     for precision in ("fp32", "int8"):
         path = directory / f"student-{precision}.onnx"

@@ -6,8 +6,10 @@ import pytest
 
 from edgekd.errors import BackendError
 from edgekd.profile.devices import Device
+from edgekd.profile.graphs import build_network
 from edgekd.profile.latency_table import LatencyTable, graph_latency_ms, network_latency_ms, operator_latency_ms
-from edgekd.profile.operators import Conv, build_network, cifar_resnet
+from edgekd.profile.operators import Conv, Pool
+from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 
 def test_an_entry_is_measured_once_and_outlives_the_table(tmp_path: Path, device: Device) -> None:
@@ -55,9 +57,18 @@ def test_four_times_the_work_costs_more(tmp_path: Path, device: Device) -> None:
         assert 0 < strided < large
 
 
+def test_a_pool_is_timed_in_the_layout_of_its_neighbours(tmp_path: Path, device: Device) -> None:
+    """Alone it takes the runtime's slow path, many times a convolution of the same map; between two it does not."""
+    with LatencyTable(device, tmp_path) as table:
+        pool = operator_latency_ms(table, device, Pool("max", 64, 3, 2, 1, 32, 32))
+        conv = operator_latency_ms(table, device, Conv(64, 64, 3, 1, 32, 32))
+        assert 0 < pool < conv
+
+
 def test_the_sum_of_operators_is_near_the_whole_graph(tmp_path: Path, device: Device) -> None:
     """Within 5 % on a quiet machine; the bound leaves room for a busy one."""
-    network = cifar_resnet((1, 1, 1), (16, 32, 64), (3, 32, 32), 10)
+    space = CifarResNetSpace(10, (3, 32, 32))
+    network = space.network(space.named["resnet8"])
     with LatencyTable(device, tmp_path) as table:
         graph = build_network(network, "int8")
         estimate, measured = network_latency_ms(table, device, network), graph_latency_ms(table, device, graph)

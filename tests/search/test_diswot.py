@@ -78,7 +78,7 @@ def test_without_forward_features_the_map_is_the_pools_input():
 
 
 def test_score_is_the_sum_of_both_similarities_over_inits():
-    point = SPACE.point(Genotype((1, 1, 1), (8, 16, 24)))
+    point = SPACE.point(Genotype(depths=(1, 1, 1), widths=(8, 16, 24)))
     scorer = DisWOT(task(inits=1))
     teacher, student = scorer.teachers[0], scorer._view(point.spec, 0)
     semantic = -(teacher.semantic - student.semantic).square().sum() / 5

@@ -9,12 +9,15 @@ from edgekd.artifacts import ModelSpec
 from edgekd.search.scorers import Score, Scorer, ScoringTask
 from edgekd.search.scorers import edgekd as module
 from edgekd.search.scorers.edgekd import Edgekd, log_ranks, mean_ranks, spearman
+from edgekd.search.scorers.width import Width
 from edgekd.search.spaces import Genotype
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 SPACE = CifarResNetSpace(4, (1, 8, 8))
 TASK = ScoringTask(ModelSpec("edgekd", "resnet8", 4, (1, 8, 8)), torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), 0, 3)
-POINTS = [SPACE.point(Genotype((a, b, 1), (8, 16, w))) for a in (1, 2) for b in (1, 3) for w in (16, 32, 48)]
+POINTS = [
+    SPACE.point(Genotype(depths=(a, b, 1), widths=(8, 16, w))) for a in (1, 2) for b in (1, 3) for w in (16, 32, 48)
+]
 
 
 class Fake(Scorer):
@@ -53,14 +56,16 @@ def test_ranks_and_their_correlation():
     assert spearman(np.array([1.0, 1.0]), np.array([1.0, 2.0])) == 0.0
 
 
-def test_the_prior_is_params_and_half_expressivity(measured, monkeypatch):
+def test_the_prior_is_params_and_half_of_macs_expressivity_and_width(measured, monkeypatch):
     monkeypatch.setattr(measured, "sign", -1.0)
     scorer = Edgekd(TASK)
     scorer.settle(POINTS)
     scores = [scorer.score(point) for point in POINTS]
-    assert all(set(score.terms) == {"params", "expressivity"} for score in scores)
+    assert all(set(score.terms) == {"params", "macs", "expressivity", "width"} for score in scores)
     by_hand = np.log(mean_ranks(np.array([float(p.params) for p in POINTS])) / len(POINTS))
-    by_hand += 0.5 * np.log(mean_ranks(np.array([p.expressivity for p in POINTS])) / len(POINTS))
+    halves = [[p.macs for p in POINTS], [p.expressivity for p in POINTS], [p.expressivity / p.depth for p in POINTS]]
+    for term in halves:
+        by_hand += 0.5 * np.log(mean_ranks(np.array(term, float)) / len(POINTS))
     assert scorer.rank(scores) == pytest.approx(by_hand)
 
 
@@ -82,7 +87,8 @@ def test_a_measure_the_founders_support_counts_with_its_spread(measured):
 
 
 def test_expressivity_is_blocks_times_log_channels():
-    point = SPACE.point(Genotype((2, 1, 3), (8, 16, 32)))
+    point = SPACE.point(Genotype(depths=(2, 1, 3), widths=(8, 16, 32)))
+    assert Width(TASK).score(point).value == pytest.approx(point.expressivity / 6)
     assert point.expressivity == pytest.approx(2 * math.log(8) + math.log(16) + 3 * math.log(32))
 
 

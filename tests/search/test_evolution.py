@@ -79,7 +79,7 @@ def test_a_seed_decides():
 
 def test_parents_are_the_best_of_a_tournament():
     """Against the distance to one point, evolution must close in on it, and beat as many random draws."""
-    goal = Genotype((4, 6, 2), (24, 40, 96))
+    goal = Genotype(depths=(4, 6, 2), widths=(24, 40, 96))
 
     def closeness(genotype):
         gaps = [a - b for a, b in zip(genotype.depths, goal.depths, strict=True)]

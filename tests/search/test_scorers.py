@@ -29,7 +29,7 @@ from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 SPACE = CifarResNetSpace(5, (3, 16, 16))
 TEACHER = ModelSpec("edgekd", "resnet8", 5, (3, 16, 16))
-POINT = SPACE.point(Genotype((1, 2, 1), (8, 16, 24)))
+POINT = SPACE.point(Genotype(depths=(1, 2, 1), widths=(8, 16, 24)))
 
 
 def task(images=None, labels=None, inits=2, seed=0):
@@ -61,7 +61,7 @@ def test_contract(name, teacher):
     state = torch.random.get_rng_state()
     first = scorer.score(POINT)
     assert math.isfinite(first.value) and first.spread >= 0
-    scorer.score(SPACE.point(Genotype((1, 1, 1), (8, 16, 16))))
+    scorer.score(SPACE.point(Genotype(depths=(1, 1, 1), widths=(8, 16, 16))))
     assert scorer.score(POINT) == first, "a score depends on what was scored before it"
     assert scorer_of().score(POINT) == first
     assert torch.equal(torch.random.get_rng_state(), state), "the global generator was used up"

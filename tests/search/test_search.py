@@ -1,4 +1,6 @@
 import json
+import math
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import torch
 
 from edgekd.artifacts import ModelSpec
+from edgekd.catalog import SCORERS, SPACES, find
 from edgekd.config import SearchConfig
 from edgekd.data import Dataset, Split
 from edgekd.errors import ConfigError, TargetError
@@ -13,22 +16,23 @@ from edgekd.models import build_model
 from edgekd.progress import NullProgress
 from edgekd.search import search
 from edgekd.search._ranking import kendall_tau, ranks
+from edgekd.search.scorers import ScoringTask
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 SHAPE = (1, 8, 8)
 SPACE = CifarResNetSpace(4, SHAPE)
 TEACHER = ModelSpec("edgekd", "resnet14", 4, SHAPE, mean=(0.4,), std=(0.3,))
-DEVICE = SimpleNamespace(name="x86-cpu")
+DEVICE = SimpleNamespace(name="x86-cpu", scheme="ort")
 
 
 class FakeLatency:
     """A millisecond for every million MACs; a whole graph is `factor` of that."""
 
-    def __init__(self, factor=1.0):
-        self.factor, self.measured = factor, []
+    def __init__(self, factor=1.0, space=SPACE):
+        self.factor, self.space, self.measured = factor, space, []
 
     def predict(self, genotype):
-        return SPACE.point(genotype).macs / 1e6
+        return self.space.point(genotype).macs / 1e6
 
     def within(self, genotype, limit_ms):
         return self.predict(genotype) <= limit_ms
@@ -108,6 +112,25 @@ def test_the_record(tmp_path):
     assert student == ModelSpec.from_json(record["chosen"]["spec"])
     assert build_model(student)(torch.zeros(2, *SHAPE)).shape == (2, 4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["search.json"]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_is_searched(tmp_path, name):
+    space = SPACES[name].load()(4, SHAPE, DEVICE)
+    middle = space.point(max((space.sample(random.Random(seed)) for seed in range(4)), key=str)).macs / 1e6
+    costs = FakeLatency(space=space)
+    student, record = run(tmp_path, latency=f"{middle}ms", costs=costs, space=name, scorer="capacity")
+    assert record["scored"] == 24 and record["chosen"]["latency_ms"] <= middle
+    assert all(space.illegal(space.parse(row["name"])) is None for row in record["ranking"])
+    assert build_model(student)(torch.zeros(2, *SHAPE)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_scorers_of_networks_take_every_space(name):
+    space = SPACES[name].load()(4, SHAPE)
+    task = ScoringTask(TEACHER, torch.randn(6, *SHAPE), torch.arange(6) % 4, 0, 1)
+    for scorer in ("diswot", "az_progressivity", "naswot"):
+        assert math.isfinite(find(SCORERS, "scorer", scorer).load()(task).score(space.point(space.smallest())).value)
 
 
 def test_a_seed_decides(tmp_path):

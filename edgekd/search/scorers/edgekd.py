@@ -5,10 +5,11 @@ eq. 8): a network that is among the worst by any term cannot make up for it by a
 
     score = sum over terms of weight * log(rank / n),  rank n the best
 
-The prior is `params` with weight 1 and `expressivity` with weight 1/2. Measures on random networks rank well in some
-spaces and upside down in others (jacov: rho +.74 on NAS-Bench-201, negative on plain ResNets). So each is measured on
-a sample of the first points of a search, and used only if it agrees there with the prior by a Spearman correlation of
-at least `GATE`. `benchmarks/search_rank.py` says which tables chose the weights and the gate.
+The prior is `params` with weight 1, and `macs`, `expressivity` and `width` with weight 1/2: of equally many parameters,
+a network had better compute more with them, and be neither shallow nor narrow. Measures on random networks rank well
+in some spaces and upside down in others (jacov: rho +.74 on NAS-Bench-201, negative on plain ResNets). So each is
+measured on a sample of the first points of a search, and used only if it agrees there with the prior by a Spearman
+correlation of at least `GATE`. `benchmarks/search_rank.py` says which tables chose the weights and the gate.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from numpy.typing import NDArray
 from edgekd.search.scorers import Score, Scorer, ScoringTask
 from edgekd.search.scorers.expressivity import Expressivity
 from edgekd.search.scorers.jacov import Jacov
+from edgekd.search.scorers.macs import Macs
 from edgekd.search.scorers.params import Params
+from edgekd.search.scorers.width import Width
 from edgekd.search.spaces import Point
 
-PRIOR: Mapping[str, type[Scorer]] = {"params": Params, "expressivity": Expressivity}
+PRIOR: Mapping[str, type[Scorer]] = {"params": Params, "macs": Macs, "expressivity": Expressivity, "width": Width}
 MEASURES: Mapping[str, type[Scorer]] = {"jacov": Jacov}
-WEIGHTS = {"params": 1.0, "expressivity": 0.5, "jacov": 1.0}
+WEIGHTS = {"params": 1.0, "macs": 0.5, "expressivity": 0.5, "width": 0.5, "jacov": 1.0}
 GATE, SAMPLE = 0.25, 24
 
 Array = NDArray[np.float64]
