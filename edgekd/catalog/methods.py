@@ -11,10 +11,13 @@ from edgekd.catalog._row import Row
 class MethodRow(Row):
     family: str  # logit | feature | relation | token | policy
     paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings unlabelled live
+    needs: tuple[str, ...]  # of: labels features embeddings all_logits unlabelled live
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
+    owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
+    permutable: bool = True  # the loss does not depend on the order of a batch
+    ships_extra: bool = False  # `export` returns more than the plain student
 
     @property
     def replayable(self) -> bool:
@@ -32,6 +35,7 @@ METHODS = {
             paper="-",
             needs=("labels",),
             anchor="CIFAR-100 ResNet-20: 69.06",
+            owns_labels=True,
         ),
         MethodRow(
             "kd",
@@ -41,6 +45,7 @@ METHODS = {
             paper="Hinton et al. 2015; Sun et al. 2024 (z-score)",
             needs=("labels",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.66",
+            owns_labels=True,
         ),
     )
 }

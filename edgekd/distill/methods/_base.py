@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ class Side:
     """What a dry run of one image says of a network: everything an adapter needs to be built.
 
     `shapes` are those of the tapped features without the batch, in the order the data meets them: maps (C, H, W) or
-    tokens (N, C). `classifier(embeddings)` gives the logits.
+    tokens (N, C). `classifier(embeddings)` gives the logits; a network without a linear classifier has `embedding` 0,
+    and is refused before a row that needs embeddings sees it.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -47,10 +49,11 @@ class Setup:
     """What a method is prepared with, before the first step; `labels` [N] are those of the training split."""
 
     student: Side
-    teacher: Side | None  # None where the teacher's targets are stored or come from a file that has only logits
+    teacher: Side | None  # None where the teacher gives only logits: then the row needs neither features nor embeddings
     num_classes: int
     labels: Tensor
     seed: int
+    steps: int = 0  # of the optimizer, over the whole run
 
 
 class Method(nn.Module):
@@ -59,7 +62,17 @@ class Method(nn.Module):
     What a method needs of the networks is declared in its row: `features` fills `Outputs.features`, `embeddings`
     fills `Outputs.embeddings`. Modules of the student or the teacher that `prepare` hands over are kept out of the
     method's own parameters, in a tuple: the optimizer and the checkpoint have the student's already.
+
+    Outputs come in float32, whatever the networks computed in. torch's generator is set from the seed and the step
+    before every `prepare` and `loss`: what is drawn from it there is drawn again by a resumed run. State that a resumed
+    run needs is a parameter or a buffer.
+
+    An owner of the hard-label term (`owns_labels` in its row) takes `label_smoothing` and returns that term as `ce`;
+    any other method returns its own terms only, and the trainer adds the cross-entropy.
     """
+
+    minimum: ClassVar[float | None] = None
+    """The sum of the terms but `ce` when student and teacher agree and adapters are identities; None: not known."""
 
     def prepare(self, setup: Setup) -> None:
         """Make the adapters, from the shapes of `setup` and from nothing else."""
@@ -73,7 +86,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def backward(self, terms: dict[str, Tensor]) -> None:
-        """Gradients of the sum; gradient surgery overrides this."""
+        """Add the gradients of the sum to the parameters' `grad`; gradient surgery overrides this."""
         sum(terms.values()).backward()  # type: ignore[union-attr]
 
     def after_step(self, step: int) -> None:

@@ -28,6 +28,8 @@ def _standardise(logits: Tensor) -> Tensor:
 
 
 class KD(Method):
+    minimum = 0.0
+
     def __init__(
         self, temperature: float = 4.0, alpha: float = 0.9, zscore: bool = False, label_smoothing: float = 0.0
     ) -> None:
