@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from edgekd.models.taps import Outputs, Side
+
+__all__ = ["Batch", "Method", "Outputs", "Setup", "Side"]
 
 
 @dataclass(frozen=True)
@@ -19,29 +22,6 @@ class Batch:
     labels: Tensor  # [B]
     samples: NDArray[np.int64]  # [B] rows of the training split
     view: int
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a network gives: logits [B, K]; feature maps by tap and embeddings [B, D] where a method asks for them."""
-
-    logits: Tensor
-    features: Mapping[str, Tensor] | None = None
-    embeddings: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Side:
-    """What a dry run of one image says of a network: everything an adapter needs to be built.
-
-    `shapes` are those of the tapped features without the batch, in the order the data meets them: maps (C, H, W) or
-    tokens (N, C). `classifier(embeddings)` gives the logits; a network without a linear classifier has `embedding` 0,
-    and is refused before a row that needs embeddings sees it.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    embedding: int
-    classifier: nn.Module
 
 
 @dataclass(frozen=True)
