@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from edgekd.errors import ConfigError
 
@@ -39,6 +40,11 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the processor has bf16 arithmetic"
     )
+    accumulate: int = Field(
+        1, ge=1, description="parts a batch is computed in where memory is short; BatchNorm and the method see a part"
+    )
+    mixup: float = Field(0.0, ge=0, description="a of Beta(a, a), the shares two images are mixed in; 0 for none")
+    crops: int = Field(1, ge=1, description="views of an image in one batch, which then has so many images fewer")
     checkpoint_seconds: float = Field(20.0, gt=0, description="a killed run loses at most this much training")
 
 
@@ -67,13 +73,64 @@ class SearchConfig(Section):
     max_macs: int | None = Field(None, ge=1)
 
 
+@dataclass(frozen=True)
+class MethodChoice:
+    """One entry of `distill.method`: a name, its options, and the weight of its terms."""
+
+    name: str
+    options: Mapping[str, Any]
+    weight: float = 1.0
+
+
+def method_choices(value: Any) -> list[MethodChoice]:
+    """The entries of `distill.method`: NAME, {NAME: {option: value}}, {NAME: weight}, or a list of those.
+
+    Options may hold `weight`. Raises ConfigError.
+    """
+    choices = []
+    for entry in value if isinstance(value, list | tuple) and value else [value]:
+        named = {entry: {}} if isinstance(entry, str) else entry
+        if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named):
+            raise ConfigError(
+                f"distill.method: {entry!r} is not a method",
+                "Write kd, {dkd: {beta: 8}}, {rkd: 0.5} or a list of those.",
+            )
+        for name, given in named.items():
+            options = dict(given) if isinstance(given, dict) else {} if given is None else {"weight": given}
+            weight = options.pop("weight", 1.0)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+                raise ConfigError(
+                    f"distill.method.{name}: the weight {weight!r} is not a positive number",
+                    f"Write {{{name}: 0.5}}, or {{{name}: {{option: value, weight: 0.5}}}}.",
+                )
+            choices.append(MethodChoice(name, options, float(weight)))
+    return choices
+
+
+def _method(value: Any) -> Any:
+    method_choices(value)
+    return value
+
+
+class TapsConfig(Section):
+    """Modules whose outputs methods on features compare."""
+
+    student: tuple[str, ...] | None = Field(None, description="module names; null: the ends of its stages")
+    teacher: tuple[str, ...] | None = Field(None, description="the same of the teacher")
+
+
 class DistillConfig(TrainConfig):
-    method: str = "kd"
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1, description="weight of the teacher; 1 - alpha is the label's")
-    zscore: bool = Field(False, description="standardise logits per row before the softmax (LSKD)")
+    method: Annotated[Any, AfterValidator(_method)] = Field(
+        "kd", description="`edgekd methods` lists them; {NAME: {option: value}}, {NAME: weight}, or a list of those"
+    )
     targets: Literal["replay", "live"] = "replay"
     views: int = Field(4, ge=1, description="augmented views per image whose teacher outputs replay stores")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="logits replay stores of a view; null: all of up to 1000 classes, else the 100 largest",
+    )
+    taps: TapsConfig = Field(default_factory=TapsConfig)
 
 
 class QadConfig(Section):
@@ -189,6 +246,19 @@ def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
     if isinstance(source, str) and source.startswith("file:") and (directory / source[5:]).exists():
         anchored = f"file:{(directory / source[5:]).resolve()}"
         record["teacher"] = {**teacher, "source": anchored} if isinstance(teacher, dict) else anchored
+    distill = record.get("distill")
+    if isinstance(distill, dict) and "method" in distill:
+        distill["method"] = _anchor_method(distill["method"], directory)
+
+
+def _anchor_method(value: Any, directory: Path) -> Any:
+    """`FILE.py:CLASS` anywhere in `distill.method`, with the file found from `directory`."""
+    if isinstance(value, list):
+        return [_anchor_method(entry, directory) for entry in value]
+    if isinstance(value, dict):
+        return {_anchor_method(name, directory): options for name, options in value.items()}
+    file, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return f"{(directory / file).resolve()}:{name}" if colon and (directory / file).is_file() else value
 
 
 def _assign(record: dict[str, Any], key: str, value: Any) -> None:

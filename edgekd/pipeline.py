@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
 from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
-from edgekd.config import RunConfig, TrainConfig
+from edgekd.config import RunConfig, TrainConfig, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, StageResult, digest_file, fingerprint, write_json
@@ -32,7 +32,7 @@ STAGES = ("search", "distill", "quantize", "export", "profile")
 TRAINED = ("teacher", *STAGES)  # a run without a teacher trains one first
 
 # Raise a stage's number when its code changes what it computes: old results are then not taken for new ones.
-VERSIONS = {"teacher": 1, "search": 1, "distill": 2, "quantize": 2, "export": 1, "profile": 1}
+VERSIONS = {"teacher": 1, "search": 1, "distill": 3, "quantize": 2, "export": 1, "profile": 1}
 
 PACKAGES = ("edgekd", "torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -142,7 +142,10 @@ class Chain:
         self.config, self.out, self.progress = config, out, progress
         self.run = RunDirectory(out)
         self.device = load_device(config.target)
-        find(METHODS, "distill.method", config.distill.method)
+        self.methods = method_choices(config.distill.method)
+        for choice in self.methods:
+            if ":" not in choice.name:  # else a user's own, imported where it is needed
+                find(METHODS, "distill.method", choice.name)
         find(SCORERS, "search.scorer", config.search.scorer)
         find(SPACES, "search.space", config.search.space)
         self.scheme = find(SCHEMES, "quantize.scheme", config.quantize.scheme or self.device.scheme).name
@@ -168,7 +171,10 @@ class Chain:
         return names[first : last + 1]
 
     def validate(self) -> None:
-        """Read the data and the teacher before anything is written."""
+        """Read the method's options, the data and the teacher before anything is written."""
+        from edgekd.distill.methods._combined import make_method
+
+        make_method(self.methods, self.config.distill.label_smoothing, self.config.seed)
         if self.config.teacher.source is not None:
             _ = self.teacher
         else:
@@ -254,8 +260,9 @@ class Chain:
             search = config.search.model_dump(mode="json")
             return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
         if name == "distill":
-            distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds"})
-            return {**common, "student": self.student.fingerprint(), "config": distill}
+            distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
+            methods = [[_identity(m.name), m.options, m.weight] for m in self.methods]
+            return {**common, "student": self.student.fingerprint(), "config": distill, "methods": methods}
         common["student"] = Checkpoint.load(self.out / "distill").fingerprint()
         common["device"] = self._device_inputs
         common["opset"] = config.export.opset
@@ -434,6 +441,12 @@ class Chain:
         from edgekd.profile.devices import cpu_name
 
         return {"cpu": cpu_name()}
+
+
+def _identity(method: str) -> str:
+    """A method's name; of a user's file its class and content."""
+    file, _, name = method.rpartition(":")
+    return f"{digest_file(Path(file))}:{name}" if file.endswith(".py") and Path(file).is_file() else method
 
 
 def _estimate(chain: Chain) -> dict[str, float]:

@@ -18,10 +18,11 @@ from edgekd.config import DistillConfig, TeacherConfig, TrainConfig
 from edgekd.data import Dataset, load_dataset
 from edgekd.distill import distill, train_teacher
 from edgekd.distill.methods._base import Batch
-from edgekd.distill.targets import LiveTargets, replay
-from edgekd.distill.trainer import augmentation, autocast_dtype, learning_rate
+from edgekd.distill.schedule import augmentation, autocast_dtype, learning_rate
+from edgekd.distill.targets import Layout, LiveTargets, replay
 from edgekd.errors import RunError
 from edgekd.models import build_model, build_random, load_checkpoint
+from edgekd.models.taps import Tapped
 from edgekd.progress import NullProgress, Task
 from edgekd.tasks.classification import predict_torch, top1
 
@@ -126,9 +127,9 @@ def test_live_and_replay_train_the_same_student(data: Dataset, teacher: ModelSpe
 
 
 def test_replay_rows_are_the_teachers_logits(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
-    live = LiveTargets(build_model(teacher), teacher.mean, teacher.std)
+    live = LiveTargets(Tapped(build_model(teacher), teacher.input_shape), teacher.mean, teacher.std)
     augment = augmentation(CONFIG, data, 0)
-    stored = replay(tmp_path / "x", live, data, augment, 2, torch.device("cpu"), NullProgress())
+    stored = replay(tmp_path / "x", live, Layout(10), data, augment, 2, torch.device("cpu"), NullProgress())
     samples = np.array([7, 901, 3])
     pixels = augment(data.train.images[samples], samples, 1)
     batch = Batch(pixels, torch.zeros(3, dtype=torch.long), samples, 1)
@@ -164,6 +165,6 @@ def test_divergence_is_an_error(data: Dataset, teacher: ModelSpec, tmp_path: Pat
 
 def test_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, dtype in [({"avx2"}, None), ({"amx_bf16"}, torch.bfloat16)]:
-        monkeypatch.setattr("edgekd.distill.trainer.isa_features", lambda f=features: frozenset(f))
+        monkeypatch.setattr("edgekd.distill.schedule.isa_features", lambda f=features: frozenset(f))
         assert autocast_dtype(TrainConfig(), torch.device("cpu")) is dtype
     assert autocast_dtype(TrainConfig(precision="fp32"), torch.device("cpu")) is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgekd.data.augment import Pixels
 from edgekd.models.taps import Outputs, Side
 
 __all__ = ["Batch", "Method", "Outputs", "Setup", "Side"]
@@ -16,12 +17,28 @@ __all__ = ["Batch", "Method", "Outputs", "Setup", "Side"]
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples: the same augmented view for student and teacher, who normalise it each in their own way."""
+    """One step's samples: the same augmented view for student and teacher, who normalise it each in their own way.
 
-    pixels: NDArray[np.uint8]  # [B, H, W, C]
+    Where images are mixed (`distill.mixup`), `labels` are those of the first ones, which make up `mix` of each pixel,
+    and `partners` those of the others: the loss is mix * loss(labels) + (1 - mix) * loss(partners).
+    """
+
+    pixels: Pixels  # uint8 [B, H, W, C], an array or, where the data are kept on a GPU, a tensor
     labels: Tensor  # [B]
     samples: NDArray[np.int64]  # [B] rows of the training split
-    view: int
+    view: int | NDArray[np.int64]  # of all, or of each [B]
+    partners: Tensor | None = None  # [B]
+    mix: float = 1.0
+
+    def __getitem__(self, rows: slice) -> Batch:
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            labels=self.labels[rows],
+            samples=self.samples[rows],
+            view=self.view if isinstance(self.view, int) else self.view[rows],
+            partners=None if self.partners is None else self.partners[rows],
+        )
 
 
 @dataclass(frozen=True)
