@@ -75,36 +75,42 @@ class SearchConfig(Section):
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """One entry of `distill.method`: a name, its options, and the weight of its terms."""
+    """One entry of `distill.method`: a name, its options, and a factor on its terms."""
 
     name: str
     options: Mapping[str, Any]
-    weight: float = 1.0
+    factor: float = 1.0
 
 
 def method_choices(value: Any) -> list[MethodChoice]:
-    """The entries of `distill.method`: NAME, {NAME: {option: value}}, {NAME: weight}, or a list of those.
+    """The entries of `distill.method`: NAME, {NAME: {option: value}}, {NAME: factor}, or a list of those.
 
-    Options may hold `weight`. Raises ConfigError.
+    Raises ConfigError.
     """
     choices = []
     for entry in value if isinstance(value, list | tuple) and value else [value]:
-        named = {entry: {}} if isinstance(entry, str) else entry
+        named = {entry: None} if isinstance(entry, str) else entry
         if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named):
             raise ConfigError(
                 f"distill.method: {entry!r} is not a method",
                 "Write kd, {dkd: {beta: 8}}, {rkd: 0.5} or a list of those.",
             )
         for name, given in named.items():
-            options = dict(given) if isinstance(given, dict) else {} if given is None else {"weight": given}
-            weight = options.pop("weight", 1.0)
-            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-                raise ConfigError(
-                    f"distill.method.{name}: the weight {weight!r} is not a positive number",
-                    f"Write {{{name}: 0.5}}, or {{{name}: {{option: value, weight: 0.5}}}}.",
-                )
-            choices.append(MethodChoice(name, options, float(weight)))
+            if isinstance(given, dict) or given is None:
+                choices.append(MethodChoice(name, given or {}))
+            else:
+                choices.append(MethodChoice(name, {}, positive(given, name)))
     return choices
+
+
+def positive(value: Any, method: str) -> float:
+    """A factor on a method's terms. Raises ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(
+            f"distill.method.{method}: {value!r} is neither options nor a factor above 0",
+            f"Write {{{method}: 0.5}}, or {{{method}: {{option: value}}}}.",
+        )
+    return float(value)
 
 
 def _method(value: Any) -> Any:
@@ -121,7 +127,7 @@ class TapsConfig(Section):
 
 class DistillConfig(TrainConfig):
     method: Annotated[Any, AfterValidator(_method)] = Field(
-        "kd", description="`edgekd methods` lists them; {NAME: {option: value}}, {NAME: weight}, or a list of those"
+        "kd", description="`edgekd methods` lists them; {NAME: {option: value}}, {NAME: factor}, or a list"
     )
     targets: Literal["replay", "live"] = "replay"
     views: int = Field(4, ge=1, description="augmented views per image whose teacher outputs replay stores")

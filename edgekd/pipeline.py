@@ -261,7 +261,7 @@ class Chain:
             return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
         if name == "distill":
             distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
-            methods = [[_identity(m.name), m.options, m.weight] for m in self.methods]
+            methods = [[_identity(m.name), m.options, m.factor] for m in self.methods]
             return {**common, "student": self.student.fingerprint(), "config": distill, "methods": methods}
         common["student"] = Checkpoint.load(self.out / "distill").fingerprint()
         common["device"] = self._device_inputs

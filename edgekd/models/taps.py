@@ -3,7 +3,7 @@
 Default taps of a CNN are its stages' ends: the last module output of every spatial resolution. Only what shrinks the
 map by more than one halving is looked into, so a tap is the output of a whole block, never the inside of the next
 stage's first. Those of a vision transformer are four evenly spaced blocks. Embeddings are the input of the classifier,
-the linear layer that makes the logits.
+the linear layer that makes the logits; where they are made of several heads, as a distilled DeiT's, of the last head.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Side:
     """What a dry run of one image says of a network: everything an adapter needs to be built.
 
     `shapes` are those of the tapped features without the batch, in the order the data meets them: maps (C, H, W) or
-    tokens (N, C). `classifier(embeddings)` gives the logits; a network without a linear classifier has `embedding` 0,
-    and is refused before a row that needs embeddings sees it.
+    tokens (N, C). `classifier(embeddings)` gives the logits, or one head's share of them. A network without a linear
+    classifier has `embedding` 0, and is refused before a row that needs embeddings sees it.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -233,7 +233,8 @@ def _dry_run(model: nn.Module, input_shape: tuple[int, int, int]) -> _Trace:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    made = [m for m, output in linear if output.shape == logits.shape and torch.equal(output, logits)]
+    heads = [(module, output) for module, output in linear if output.shape == logits.shape]
+    made = [module for module, output in heads if torch.equal(output, logits)] or [module for module, _ in heads]
     names = [name for name, _ in model.named_modules()]
     return _Trace(type(model).__name__, names, last, times, made[-1] if made else None)
 

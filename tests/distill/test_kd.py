@@ -1,15 +1,12 @@
-"""KD against values worked out by hand, and the contract every method keeps."""
+"""KD against values worked out by hand."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from edgekd.catalog import METHODS
-from edgekd.distill.methods._base import Batch, Outputs
 from edgekd.distill.methods.kd import kd_loss
 
 
@@ -33,22 +30,3 @@ def test_zscore_ignores_scale_and_shift_of_the_teacher() -> None:
     moved = kd_loss(student, 3 * teacher + 5, zscore=True)
     assert moved.item() == pytest.approx(kd_loss(student, teacher, zscore=True).item(), rel=1e-4)
     assert kd_loss(student, 3 * student + 1, zscore=True).item() == pytest.approx(0, abs=1e-5)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_contract(name: str) -> None:
-    torch.manual_seed(0)
-    method = METHODS[name].load()()
-    student, teacher = torch.randn(8, 5, requires_grad=True), torch.randn(8, 5, requires_grad=True)
-    labels = torch.arange(8) % 5
-    batch = Batch(np.zeros((8, 4, 4, 3), np.uint8), labels, np.arange(8), 0)
-    terms = method.loss(Outputs(student), Outputs(teacher.detach()), batch, 0)
-    assert terms and all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
-    method.backward(terms)
-    assert student.grad is not None and student.grad.abs().sum() > 0 and teacher.grad is None
-    order = torch.randperm(8)
-    shuffled = Batch(batch.pixels, labels[order], batch.samples, 0)
-    again = method.loss(Outputs(student[order]), Outputs(teacher.detach()[order]), shuffled, 0)
-    assert sum(again.values()).item() == pytest.approx(sum(terms.values()).item(), rel=1e-5)
-    net = torch.nn.Linear(2, 2)
-    assert method.export(net) is net

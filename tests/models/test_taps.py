@@ -147,6 +147,11 @@ def test_a_network_without_a_linear_classifier() -> None:
         Tapped(Odd(), (3, 16, 16), embeddings=True)
 
 
+def test_the_classifier_of_two_heads_is_the_last() -> None:
+    net = timm.create_model("deit_tiny_distilled_patch16_224", **VIT)
+    assert Tapped(net, (3, 32, 32), embeddings=True).side.classifier is net.head_dist
+
+
 def test_a_network_without_maps() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     with pytest.raises(ModelError, match="no feature map"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,11 @@ class Method(nn.Module):
     """
 
     minimum: ClassVar[float | None] = None
-    """The sum of the terms but `ce` when student and teacher agree and adapters are identities; None: not known."""
+    """The least sum of the terms but `ce`: that of a student equal to the teacher, where adapters are identities."""
+
+    record: Mapping[str, Any] | None = None
+    """Of a method that `ships_extra`, after `export`: plain values with which its class builds the exported network
+    again, `type(exported)(student, **record)`."""
 
     def prepare(self, setup: Setup) -> None:
         """Make the adapters, from the shapes of `setup` and from nothing else."""

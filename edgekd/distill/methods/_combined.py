@@ -1,7 +1,7 @@
 """From `distill.method` to one Method: options checked, methods weighted and summed, the hard label owned by one.
 
-L = sum_i w_i L_i, where a weight scales all terms of its method. Where no method owns the hard-label term, plain
-cross-entropy is added.
+L = sum_i w_i L_i, where a factor w scales all terms of its method: the number in {NAME: 0.5}, or `weight` among the
+options of a method that has no weight of its own. Where no method owns the hard-label term, cross-entropy is added.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from edgekd.catalog import MethodRow
-from edgekd.config import MethodChoice
+from edgekd.config import MethodChoice, positive
 from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
 from edgekd.distill.methods._custom import find_method
 from edgekd.errors import ConfigError
@@ -28,7 +28,7 @@ class Part:
     """One method of a combination."""
 
     name: str
-    weight: float
+    factor: float
     method: Method
 
 
@@ -57,7 +57,7 @@ class Combined(Method):
         terms: dict[str, Tensor] = {}
         for part in self._parts:
             for key, term in part.method.loss(student, teacher, batch, step).items():
-                terms[key if key not in terms else f"{part.name}.{key}"] = part.weight * term
+                terms[key if key not in terms else f"{part.name}.{key}"] = part.factor * term
         return terms
 
     def backward(self, terms: dict[str, Tensor]) -> None:
@@ -99,12 +99,15 @@ def make_method(choices: Sequence[MethodChoice], label_smoothing: float, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for choice, kind, row in found:
-            options = _checked(choice, kind)
+            factor, given = choice.factor, dict(choice.options)
+            if "weight" in given and "weight" not in options_of(kind):
+                factor = positive(given.pop("weight"), choice.name)
+            options = _checked(choice.name, given, kind)
             if row.owns_labels:
                 options = {"label_smoothing": label_smoothing, **options}
-            parts.append(Part(row.name, choice.weight, kind(**options)))
+            parts.append(Part(row.name, factor, kind(**options)))
     rows = [row for _, _, row in found]
-    if len(parts) == 1 and parts[0].weight == 1:
+    if len(parts) == 1 and parts[0].factor == 1:
         return parts[0].method, rows[0]
     return Combined(parts), _joined(rows)
 
@@ -133,26 +136,26 @@ def options_of(kind: type[Method]) -> Mapping[str, inspect.Parameter]:
     return {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
-def _checked(choice: MethodChoice, kind: type[Method]) -> dict[str, Any]:
+def _checked(name: str, given: Mapping[str, Any], kind: type[Method]) -> dict[str, Any]:
     """The options as `kind.__init__` declares them; what has no annotation is passed on as it is."""
     known, hints = options_of(kind), get_type_hints(kind.__init__)
     checked = {}
-    for key, value in choice.options.items():
+    for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"Did you mean {near[0]}?" if near else f"Its options: {', '.join(known) or 'none'}."
-            raise ConfigError(f"distill.method.{choice.name}: unknown option {key}", hint)
+            raise ConfigError(f"distill.method.{name}: unknown option {key}", hint)
         try:
             checked[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
         except ValidationError as error:
             raise ConfigError(
-                f"distill.method.{choice.name}.{key}: {error.errors()[0]['msg']}, got {value!r}",
-                f"`edgekd methods show {choice.name}` says what it takes.",
+                f"distill.method.{name}.{key}: {error.errors()[0]['msg']}, got {value!r}",
+                f"`edgekd methods show {name}` says what it takes.",
             ) from None
     missing = [p.name for p in known.values() if p.default is p.empty and p.name not in checked]
     if missing:
         raise ConfigError(
-            f"distill.method.{choice.name}: {missing[0]} is required",
-            f"Write {{{choice.name}: {{{missing[0]}: VALUE}}}}.",
+            f"distill.method.{name}: {missing[0]} is required",
+            f"Write {{{name}: {{{missing[0]}: VALUE}}}}.",
         )
     return checked
