@@ -36,6 +36,7 @@ class ModelSpec(Artifact):
 
     `source` is who builds it: `timm`, `torchvision`, or `edgekd` for a reference net of `edgekd.models`. `weights` is a
     file, HUB, or None for random ones. `input_shape` is (C, H, W), without the batch; `mean`, `std` normalise inputs.
+    `around` is what a distillation method ships around the network: {"class": "module:Class", "kwargs": {...}}.
     """
 
     source: str
@@ -46,6 +47,7 @@ class ModelSpec(Artifact):
     weights: str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    around: dict[str, Any] | None = None
 
     def fingerprint(self) -> str:
         """Content, never a path: a weights file counts by its bytes."""

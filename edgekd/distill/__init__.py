@@ -72,7 +72,12 @@ def distill(
     metrics = trainer.fit(progress, f"distill ({row.name})")
     if processes.rank() == 0:
         write_json(out / "distill.json", record)
-    return _finish(out, method.export(trainer.model), student, metrics)
+    shipped = method.export(trainer.model)
+    if row.ships_extra:
+        kind = type(shipped)
+        around = {"class": f"{kind.__module__}:{kind.__qualname__}", "kwargs": dict(method.record or {})}
+        student = replace(student, around=around)
+    return _finish(out, shipped, student, metrics)
 
 
 def train_teacher(

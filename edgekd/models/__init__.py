@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ def build_model(spec: ModelSpec) -> nn.Module:
         model = _build_torchvision(spec)
     else:
         raise ModelError(f"unknown model source {spec.source!r}", "Sources: timm, torchvision, edgekd.")
+    if spec.around is not None:
+        model = _build_around(model, spec.around)
     if spec.weights not in (None, HUB):
         _load_state(model, spec, read_state(Path(str(spec.weights))))
     return model.eval()
@@ -66,6 +69,15 @@ def build_random(spec: ModelSpec, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_model(replace(spec, weights=None))
+
+
+def _build_around(model: nn.Module, around: Mapping[str, Any]) -> nn.Module:
+    module, _, name = around["class"].partition(":")
+    kind = getattr(import_module(module), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ModelError(f"{around['class']}, which ships around the model, is no torch module", "Distil it again.")
+    wrapped: nn.Module = kind(model, **around["kwargs"])
+    return wrapped
 
 
 def _build_own(spec: ModelSpec) -> nn.Module:

@@ -39,6 +39,7 @@ class Combined(Method):
         super().__init__()
         self.methods = nn.ModuleList(part.method for part in parts)
         self._parts = tuple(parts)
+        self.record: Mapping[str, Any] | None = None
         self._surgeons = [part for part in parts if type(part.method).backward is not Method.backward]
         if len(self._surgeons) > 1:
             names = " and ".join(part.name for part in self._surgeons)
@@ -73,6 +74,7 @@ class Combined(Method):
     def export(self, student: nn.Module) -> nn.Module:
         for part in self._parts:
             student = part.method.export(student)
+            self.record = part.method.record or self.record
         return student
 
 
@@ -107,6 +109,9 @@ def make_method(choices: Sequence[MethodChoice], label_smoothing: float, seed: i
                 options = {"label_smoothing": label_smoothing, **options}
             parts.append(Part(row.name, factor, kind(**options)))
     rows = [row for _, _, row in found]
+    heavy = [row.name for row in rows if row.ships_extra]
+    if len(heavy) > 1:
+        raise ConfigError(f"distill.method: {heavy[0]} and {heavy[1]} both change what ships", "Keep one of the two.")
     if len(parts) == 1 and parts[0].factor == 1:
         return parts[0].method, rows[0]
     return Combined(parts), _joined(rows)

@@ -49,6 +49,11 @@ def _row(name: str, method: type[Method]) -> MethodRow:
     unknown = set(said["needs"]) - set(NEEDS)
     if unknown:
         raise ConfigError(f"distill.method: {name} needs {unknown.pop()!r}", f"Known needs: {', '.join(NEEDS)}.")
+    if said.get("ships_extra") and name.rpartition(":")[0].endswith(".py"):
+        raise ConfigError(
+            f"distill.method: {name} ships a class that a later process could not import",
+            "Put it into an installed module and write PACKAGE.MODULE:CLASS.",
+        )
     summary = (method.__doc__ or "").strip().split("\n")[0]
     return MethodRow(method.__name__, name, summary, **said)
 
