@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd.errors import ConfigError
 
@@ -52,10 +52,15 @@ class TeacherConfig(Section):
     source: str | None = Field(
         None, description="timm:NAME, torchvision:NAME, edgekd:NAME or file:PATH; null: train one on the spot"
     )
-    arch: str | None = Field(None, description="architecture of a file:PATH teacher, such as resnet56")
+    arch: str | None = Field(
+        None, description="architecture of a file:PATH teacher, such as resnet56; an .onnx file needs none"
+    )
     name: str = Field("resnet32", description="the reference net that is trained when there is no source")
     mean: tuple[float, ...] | None = Field(None, description="input normalisation; null: the model's, else the data's")
     std: tuple[float, ...] | None = None
+    image_size: int | None = Field(
+        None, ge=8, description="pixels of the images it takes, which are resized for it; null: the data's"
+    )
     train: TrainConfig = Field(default_factory=TrainConfig)
 
 
@@ -125,7 +130,16 @@ class TapsConfig(Section):
     teacher: tuple[str, ...] | None = Field(None, description="the same of the teacher")
 
 
+RECIPES: dict[str, dict[str, Any]] = {
+    # Beyer et al. 2022: teacher and student see one mixed image, the loss is the plain KL, labels are not used.
+    "funmatch": {"method": {"kd": {"temperature": 1.0, "alpha": 1.0}}, "mixup": 1.0, "targets": "live"},
+}
+
+
 class DistillConfig(TrainConfig):
+    recipe: Literal["funmatch"] | None = Field(
+        None, description="sets what is not set here: consistent teaching with mixup, best in many epochs"
+    )
     method: Annotated[Any, AfterValidator(_method)] = Field(
         "kd", description="`edgekd methods` lists them; {NAME: {option: value}}, {NAME: factor}, or a list"
     )
@@ -136,7 +150,16 @@ class DistillConfig(TrainConfig):
         ge=1,
         description="logits replay stores of a view; null: all of up to 1000 classes, else the 100 largest",
     )
+    ensemble: Literal["mean", "confidence"] = Field(
+        "mean", description="of several teachers' logits; confidence weights them by image as CA-MKD does"
+    )
+    weights: tuple[float, ...] | None = Field(None, description="of the teachers in the mean; null: equal")
     taps: TapsConfig = Field(default_factory=TapsConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe(cls, record: Any) -> Any:
+        return {**RECIPES.get(str(record.get("recipe")), {}), **record} if isinstance(record, dict) else record
 
 
 class QadConfig(Section):
@@ -174,6 +197,9 @@ class RunConfig(Section):
     data: str = Field(description="a folder, .npz, .parquet, sheet archive, or the word digits")
     target: str = Field(description="a name that `edgekd targets` lists")
     teacher: Annotated[TeacherConfig, BeforeValidator(_teacher)] = Field(default_factory=TeacherConfig)
+    teachers: tuple[Annotated[TeacherConfig, BeforeValidator(_teacher)], ...] = Field(
+        (), description="more to distil from, together with the first, which search, QAD and the report go by"
+    )
     latency: str | None = Field(
         None, description="limit for the INT8 student at batch 1: 2ms, 500us or 6x (the teacher's)"
     )
@@ -185,6 +211,15 @@ class RunConfig(Section):
     quantize: QuantizeConfig = Field(default_factory=QuantizeConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     profile: ProfileConfig = Field(default_factory=ProfileConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_teacher(cls, record: Any) -> Any:
+        """`teacher: [a, b]` is teacher a and one more."""
+        several = record.get("teacher") if isinstance(record, dict) else None
+        if not isinstance(several, list) or not several:
+            return record
+        return {**record, "teacher": several[0], "teachers": [*several[1:], *record.get("teachers", ())]}
 
     def model_post_init(self, _context: Any) -> None:
         if self.latency is not None:
@@ -247,14 +282,23 @@ def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
     data = record.get("data")
     if isinstance(data, str) and (directory / data).exists():
         record["data"] = str((directory / data).resolve())
-    teacher = record.get("teacher")
-    source = teacher.get("source") if isinstance(teacher, dict) else teacher
-    if isinstance(source, str) and source.startswith("file:") and (directory / source[5:]).exists():
-        anchored = f"file:{(directory / source[5:]).resolve()}"
-        record["teacher"] = {**teacher, "source": anchored} if isinstance(teacher, dict) else anchored
+    for key in ("teacher", "teachers"):
+        if key in record:
+            record[key] = _anchor_teacher(record[key], directory)
     distill = record.get("distill")
     if isinstance(distill, dict) and "method" in distill:
         distill["method"] = _anchor_method(distill["method"], directory)
+
+
+def _anchor_teacher(value: Any, directory: Path) -> Any:
+    """`file:PATH` of one teacher or several, with the file found from `directory`."""
+    if isinstance(value, list):
+        return [_anchor_teacher(entry, directory) for entry in value]
+    if isinstance(value, dict):
+        return {**value, "source": _anchor_teacher(value.get("source"), directory)}
+    if isinstance(value, str) and value.startswith("file:") and (directory / value[5:]).exists():
+        return f"file:{(directory / value[5:]).resolve()}"
+    return value
 
 
 def _anchor_method(value: Any, directory: Path) -> Any:
@@ -300,6 +344,11 @@ def section_fields(parents: Sequence[str]) -> list[str]:
     """The keys of the section at a dotted path."""
     model: type[BaseModel] = RunConfig
     for parent in parents:
+        if parent.isdigit():  # of a list, whose name came before
+            continue
+        if parent == "teachers":
+            model = TeacherConfig
+            continue
         default = model.model_fields[parent].get_default(call_default_factory=True, validated_data={})
         model = type(default)
     return list(model.model_fields)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
 from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
-from edgekd.config import RunConfig, TrainConfig, method_choices
+from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, StageResult, digest_file, fingerprint, write_json
@@ -175,10 +175,14 @@ class Chain:
         from edgekd.distill.methods._combined import make_method
 
         make_method(self.methods, self.config.distill.label_smoothing, self.config.seed)
-        if self.config.teacher.source is not None:
-            _ = self.teacher
-        else:
-            _ = self.data
+        teacher = self.config.teacher
+        if str(teacher.source).endswith(".onnx") and teacher.image_size is not None:
+            raise ConfigError(
+                "teacher.image_size: the first teacher is measured as it is, and an ONNX file does not resize",
+                "Name it under teachers, or export it with a Resize at its start.",
+            )
+        _ = self.data if teacher.source is None else self.teacher
+        _ = self.others
 
     # --- inputs --------------------------------------------------------------------------------------------------
 
@@ -219,17 +223,21 @@ class Chain:
 
         return resolve_teacher(self.config.teacher, self.data)
 
+    @cached_property
+    def others(self) -> list[ModelSpec]:
+        """The further teachers that distill learns from."""
+        from edgekd.models import resolve_teacher
+
+        for i, teacher in enumerate(self.config.teachers):
+            if teacher.source is None:
+                raise ConfigError(f"teachers.{i}.source is required", "Only the first teacher is trained on the spot.")
+        return [resolve_teacher(teacher, self.data) for teacher in self.config.teachers]
+
     @property
     def teacher_inputs(self) -> Any:
         """The teacher's identity without building it: its bytes and what the config says of it."""
         config = self.config.teacher
-        if config.source is None:
-            return Checkpoint.load(self.out / "teacher").fingerprint()
-        record = config.model_dump(mode="json", exclude={"train", "name"})
-        if config.source.startswith("file:"):
-            path = Path(config.source[5:])
-            record["source"] = digest_file(path) if path.is_file() else config.source
-        return record
+        return Checkpoint.load(self.out / "teacher").fingerprint() if config.source is None else _teacher_inputs(config)
 
     @property
     def student(self) -> ModelSpec:
@@ -262,7 +270,9 @@ class Chain:
         if name == "distill":
             distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
             methods = [[_identity(m.name), m.options, m.factor] for m in self.methods]
-            return {**common, "student": self.student.fingerprint(), "config": distill, "methods": methods}
+            others = [_teacher_inputs(teacher) for teacher in config.teachers]
+            own = {"config": distill, "methods": methods, "teachers": others}
+            return {**common, "student": self.student.fingerprint(), **own}
         common["student"] = Checkpoint.load(self.out / "distill").fingerprint()
         common["device"] = self._device_inputs
         common["opset"] = config.export.opset
@@ -321,6 +331,7 @@ class Chain:
             config=self.config.distill,
             seed=self.config.seed,
             progress=self.progress,
+            others=self.others,
         )
 
     def _quantize(self, out: Path) -> None:
@@ -441,6 +452,14 @@ class Chain:
         from edgekd.profile.devices import cpu_name
 
         return {"cpu": cpu_name()}
+
+
+def _teacher_inputs(config: TeacherConfig) -> Any:
+    record = config.model_dump(mode="json", exclude={"train", "name"})
+    if config.source is not None and config.source.startswith("file:"):
+        path = Path(config.source[5:])
+        record["source"] = digest_file(path) if path.is_file() else config.source
+    return record
 
 
 def _identity(method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from edgekd.data import Dataset
 from edgekd.distill.methods._combined import make_method
 from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.schedule import augmentation
-from edgekd.distill.targets import DENSE_CLASSES, TOP, Layout, LiveTargets, TeacherTargets, replay
+from edgekd.distill.targets import DENSE_CLASSES, TOP, Layout, TeacherTargets, replay
+from edgekd.distill.teachers import Export, live_targets
 from edgekd.distill.trainer import Trainer, smaller
 from edgekd.errors import ConfigError
-from edgekd.models import build_model, build_random
+from edgekd.models import build_random
 from edgekd.models.taps import Side, Tapped
 from edgekd.progress import Progress
 from edgekd.stage import write_atomic, write_json
@@ -36,10 +38,12 @@ def distill(
     config: DistillConfig,
     seed: int,
     progress: Progress,
+    others: Sequence[ModelSpec] = (),
 ) -> Checkpoint:
-    """Train `student` to the teacher's targets; `out` receives a checkpoint, history.json and distill.json. Resumes.
+    """Train `student` to the targets of `teacher`, with `others` to those of all of them together. Resumes.
 
-    Raises ConfigError or ModelError when the method does not fit the networks or the data.
+    `out` receives a checkpoint, history.json and distill.json, which says what was listened to and where targets came
+    from. Raises ConfigError or ModelError when the method does not fit the networks or the data.
     """
     method, row = make_method(method_choices(config.method), config.label_smoothing, seed)
     _check(row, data, config)
@@ -54,18 +58,20 @@ def distill(
     views: int | None = None
     side: Side | None = None
     if row.name != "ce":
-        net = build_model(teacher).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        watched = Tapped(
-            net.requires_grad_(False), teacher.input_shape, taps=config.taps.teacher, whose="teacher", **asked
-        )
-        targets = live = LiveTargets(watched, teacher.mean, teacher.std)
-        side = watched.side if any(asked.values()) else None
         why = _why_live(row, config)
-        record |= {"targets": "live" if why else "replay", "why": why, "teacher_taps": list(watched.side.shapes)}
+        store = out / "replay"
+        export = None if why else Export(store, config.views * len(data.train), progress)
+        targets, side = live_targets([teacher, *others], row, config, device, export)
+        record |= {
+            "targets": "live" if why else "replay",
+            "why": why,
+            "teacher_taps": list(side.shapes) if side else [],
+        }
         if why is None:
             views = config.views
-            layout = _layout(row, data.num_classes, watched.side.embedding if asked["embeddings"] else 0, config)
-            targets = replay(out / "replay", live, layout, data, augment, views, device, progress)
+            embedding = side.embedding if side is not None else 0
+            layout = _layout(row, data.num_classes, embedding, config)
+            targets = replay(store, targets, layout, data, augment, views, device, progress)
         elif config.targets == "replay":
             progress.note(f"the teacher runs beside the student: {why}")
     trainer = Trainer(out, tapped, student, method, targets, data, augment, config, seed, views, side)

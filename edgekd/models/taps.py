@@ -203,9 +203,8 @@ class _Trace:
 @torch.no_grad()
 def _dry_run(model: nn.Module, input_shape: tuple[int, int, int]) -> _Trace:
     """One forward pass of two random images with a listener on every module."""
-    parameter = next(model.parameters())
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, *input_shape, generator=generator).to(parameter)
+    like = next(model.parameters(), torch.empty(0))
+    images = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(like)
     last: dict[str, _Call] = {}
     times: Counter[str] = Counter()
     linear: list[tuple[nn.Linear, Tensor]] = []
