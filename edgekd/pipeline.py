@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import processes
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
 from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
 from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
@@ -58,8 +59,29 @@ def compress(
 
     `until` is the last stage, `start` the first one that is checked: those before it are taken as they are. `force`
     names stages that are done again. Raises InputError before anything is written, RunError when a stage fails.
+
+    Of several processes (see `edgekd.processes`) the first does this; the others help it train and return {}.
     """
     chain = Chain(config, out, progress or NullProgress())
+    if processes.rank():
+        _help(chain)
+        return {}
+    try:
+        return _compress(chain, until, start, force)
+    finally:
+        if not chain.training:  # else they are in the middle of it, and end with this process
+            processes.broadcast(None)
+
+
+def _help(chain: Chain) -> None:
+    """Train along, as often as the first process asks for it."""
+    while (work := processes.broadcast(None)) is not None:
+        name, out = work
+        getattr(chain, f"_{name}")(Path(out))
+
+
+def _compress(chain: Chain, until: str | None, start: str | None, force: Sequence[str]) -> dict[str, Any]:
+    out = chain.out
     names = chain.stages(until, start, force)
     if not all(stage.cached for stage in _walk(chain, names, force)):
         chain.validate()
@@ -140,6 +162,7 @@ class Chain:
         from edgekd.profile.devices import load_device
 
         self.config, self.out, self.progress = config, out, progress
+        self.training = False  # with the other processes
         self.run = RunDirectory(out)
         self.device = load_device(config.target)
         self.methods = method_choices(config.distill.method)
@@ -292,7 +315,15 @@ class Chain:
     # --- doing ---------------------------------------------------------------------------------------------------
 
     def do(self, name: str, *, force: bool) -> StageResult:
-        return self.run.run(name, self.inputs(name), getattr(self, f"_{name}"), force=force)
+        def fill(out: Path) -> None:
+            if self.training:
+                processes.broadcast((name, str(out)))
+            getattr(self, f"_{name}")(out)
+
+        self.training = processes.count() > 1 and name in ("teacher", "distill")
+        result = self.run.run(name, self.inputs(name), fill, force=force)
+        self.training = False
+        return result
 
     def _teacher(self, out: Path) -> None:
         from edgekd.distill import train_teacher

@@ -5,6 +5,7 @@ The first process runs the stages and writes; the others come in where a network
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -56,4 +57,6 @@ def _state() -> PartialState:
     import torch
     from accelerate import PartialState
 
+    if not torch.distributed.is_initialized():
+        atexit.register(torch.distributed.destroy_process_group)
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
