@@ -40,6 +40,9 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the processor has bf16 arithmetic"
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "off", description="torch.compile; auto: where a few timed steps are faster, so two runs may round differently"
+    )
     accumulate: int = Field(
         1, ge=1, description="parts a batch is computed in where memory is short; BatchNorm and the method see a part"
     )

@@ -26,6 +26,7 @@ from edgekd.config import TrainConfig
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, Pixels, mixup, normalise
 from edgekd.data.loader import Loader
+from edgekd.distill.compiling import compile_student
 from edgekd.distill.methods._base import Batch, Method, Setup, Side
 from edgekd.distill.parallel import average_gradients, check_batch, gather, share, synchronise_batchnorm
 from edgekd.distill.schedule import autocast_dtype, epoch_plan, learning_rate, make_optimizer, steps_per_epoch
@@ -93,6 +94,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, config)
         self.loader = Loader(data.train.images, augment, self.device)
         self.dtype = autocast_dtype(config, self.device)
+        self.compiled: str | None = None  # what came of `compile`
         self.step, self.epoch_seconds = 0, 0.0
         self.loss_sums: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
@@ -102,6 +104,7 @@ class Trainer:
         torch.set_flush_denormal(True)  # denormals in a nearly dead channel slow a CPU convolution tenfold
         self._restore()
         processes.wait()
+        self._compile(progress)
         saved = time.perf_counter()
         with progress.task(name, self.total, self.step) as task, self._own_draws():
             while self.step < self.total:
@@ -121,6 +124,26 @@ class Trainer:
                 self._end_epoch()
                 self._save()
         return self._choose()
+
+    def _compile(self, progress: Progress) -> None:
+        """As the config says, or as the run that this one goes on with has decided."""
+        mode = self.config.compile
+        if self.compiled is not None:
+            mode = "on" if self.compiled.startswith("compiled") else "off"
+        if mode == "off" or self.step == self.total:
+            return
+        size = min(self.config.batch_size, len(self.labels)) // self.config.accumulate // processes.count()
+        images = self._normalised(self.data.train.images[:size])
+
+        def forward() -> Tensor:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                outputs = self.student(images)
+            return outputs.logits.square().mean()
+
+        with self._own_draws():
+            done = compile_student(self.student, mode, forward, self.total - self.step)
+        self.compiled = self.compiled or done
+        progress.note(f"torch.compile: {done}")
 
     def _mixed(self, batch: Batch) -> Batch:
         """Mixup (Zhang et al. 2018) with one share a step, for both networks."""
@@ -243,6 +266,7 @@ class Trainer:
             "loss_sums": self.loss_sums,
             "epoch_seconds": self.epoch_seconds,
             "history": self.history,
+            "compiled": self.compiled,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -259,4 +283,4 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.step, self.loss_sums = state["step"], state["loss_sums"]
-        self.epoch_seconds, self.history = state["epoch_seconds"], state["history"]
+        self.epoch_seconds, self.history, self.compiled = state["epoch_seconds"], state["history"], state["compiled"]
