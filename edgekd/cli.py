@@ -347,13 +347,43 @@ def init(
     typer.echo(f"wrote {file}; run: edgekd compress {file}")
 
 
-@app.command()
-def methods(name: Annotated[str | None, typer.Argument(help="Show this one only.")] = None, json: Json = False) -> None:
-    """The distillation methods."""
-    from edgekd import render
-    from edgekd.catalog import METHODS, find
+methods_app = typer.Typer(help="The distillation methods.", rich_markup_mode=None)
+app.add_typer(methods_app, name="methods")
 
-    render.rows([find(METHODS, "method", name)] if name is not None else list(METHODS.values()), json, title="methods")
+
+@methods_app.callback(invoke_without_command=True)
+def methods(
+    context: typer.Context,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a training step with each, relative to kd, on this machine.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The distillation methods."""
+    if context.invoked_subcommand is not None:
+        return
+    from edgekd import render
+    from edgekd.catalog import METHODS
+
+    if not measure:
+        render.rows([row.line() for row in METHODS.values()], json, title="methods")
+        return
+    from edgekd.distill.listing import measure_methods
+
+    with _working(None, json) as progress:
+        rows = measure_methods(progress)
+    render.rows(rows, json, title="a training step, by method")
+
+
+@methods_app.command("show")
+def show_method(
+    name: Annotated[str, typer.Argument(help="Of the list, or FILE.py:CLASS.")], json: Json = False
+) -> None:
+    """One method: its formula and sources, its options with their defaults."""
+    from edgekd import render
+    from edgekd.distill.listing import describe_method
+
+    render.method(describe_method(name), json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from edgekd.catalog._row import Row
 
@@ -21,7 +22,20 @@ class MethodRow(Row):
 
     @property
     def replayable(self) -> bool:
+        """Whether stored teacher outputs, logits and embeddings, are enough."""
         return not {"features", "live"} & set(self.needs)
+
+    def line(self) -> dict[str, Any]:
+        """What a table of methods says of it."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "needs": self.needs,
+            "replay": self.replayable,
+            "owns_labels": self.owns_labels,
+            "anchor": self.anchor,
+            "paper": self.paper,
+        }
 
 
 METHODS = {

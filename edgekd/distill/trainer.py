@@ -113,7 +113,7 @@ class Trainer:
                 for (samples, view), pixels in zip(plan, self.loader(plan), strict=True):
                     started = time.perf_counter()
                     labels = self.labels[torch.from_numpy(samples).to(self.device)]
-                    _add(self.loss_sums, self._train_step(self._mixed(Batch(pixels, labels, samples, view))))
+                    _add(self.loss_sums, self.train_step(self._mixed(Batch(pixels, labels, samples, view))))
                     self.step += 1
                     self.epoch_seconds += time.perf_counter() - started
                     task.advance()
@@ -154,7 +154,7 @@ class Trainer:
         pixels = mixup(batch.pixels, mix)
         return Batch(pixels, batch.labels, batch.samples, batch.view, batch.labels.flip(0), mix)
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimizer; the value of every term."""
         self._seed()
         batch = self.method.transform_batch(batch, self.step)
