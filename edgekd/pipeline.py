@@ -526,7 +526,9 @@ def _estimate(chain: Chain) -> dict[str, float]:
     macs = cost(build_model(chain.teacher_spec if own else chain.teacher), data.input_shape).macs
     forward, n, test = per_image / 3 * macs / cost(model, data.input_shape).macs, len(data.train), len(data.test)
     train = per_image * student / cost(model, data.input_shape).macs * n
-    passes = config.distill.views if config.distill.targets == "replay" else config.distill.epochs
+    stored = all(METHODS[m.name].replayable for m in chain.methods if m.name in METHODS) and not config.distill.mixup
+    passes = config.distill.views if stored and config.distill.targets == "replay" else config.distill.epochs
+    passes *= 1 + len(config.teachers)
     runs_networks = not config.search.student and SCORERS[config.search.scorer].cost != "none"
     search = config.search.evaluations * config.search.inits if runs_networks else 0
     return {
