@@ -133,6 +133,11 @@ def _check(row: MethodRow, data: Dataset, config: DistillConfig) -> None:
             f"distill.progressive: {row.name} compares feature maps, which smaller images would change",
             "Set distill.progressive to 0.",
         )
+    if row.ships_extra and config.ema is not None:
+        raise ConfigError(
+            f"distill.ema: {row.name} ships more than the student, and only that is averaged",
+            "Set distill.ema to null.",
+        )
     if "unlabelled" in row.needs:
         raise ConfigError(
             f"distill.method: {row.name} needs unlabelled images, and the data have none", "Set distill.method to kd."

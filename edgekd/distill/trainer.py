@@ -226,8 +226,10 @@ class Trainer:
                 value.copy_(own[key])
 
     def _validate(self, model: torch.nn.Module) -> float:
+        """Top-1 of what would ship."""
         val = self.data.val
-        return top1(predict_torch(model.eval(), val.images, self.mean, self.std), val.labels)
+        shipped = self.method.export(model).eval()
+        return top1(predict_torch(shipped, val.images, self.mean, self.std), val.labels)
 
     def _end_epoch(self) -> None:
         row = {

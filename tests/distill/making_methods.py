@@ -54,15 +54,18 @@ class Embedded(Method):
         return {"vectors": F.mse_loss(self.vectors(student.embeddings), teacher.embeddings)}
 
 
-class Tempered(nn.Module):
-    """A network and a temperature of its logits."""
+class Shifted(nn.Module):
+    """A network that says `label` whatever it sees."""
 
-    def __init__(self, student: nn.Module, temperature: float) -> None:
+    shift: Tensor
+
+    def __init__(self, student: nn.Module, label: int) -> None:
         super().__init__()
-        self.student, self.temperature = student, temperature
+        self.student = student
+        self.register_buffer("shift", 1e3 * F.one_hot(torch.tensor(label), 10).float())
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.student(images) / self.temperature
+        logits: Tensor = self.student(images) + self.shift
         return logits
 
 
@@ -70,8 +73,8 @@ class Shipping(Embedded):
     ships_extra = True
 
     def export(self, student: nn.Module) -> nn.Module:
-        self.record = {"temperature": 2.0}
-        return Tempered(student, 2.0)
+        self.record = {"label": 0}
+        return Shifted(student, 0)
 
 
 class Picky(Embedded):

@@ -149,7 +149,7 @@ def test_the_order_of_a_batch_does_not_matter(name: str, pair: str) -> None:
     expected = case.terms()
     order = torch.randperm(BATCH, generator=torch.Generator().manual_seed(3))
     for key, term in case.terms(other, order).items():
-        assert term.item() == pytest.approx(expected[key].item(), rel=1e-3, abs=1e-5), key
+        assert term.item() == pytest.approx(expected[key].item(), rel=5e-3, abs=1e-4), key
 
 
 @every

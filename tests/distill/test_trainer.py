@@ -170,6 +170,32 @@ def test_features_come_from_a_live_teacher_and_resume_exactly(
     assert run(out, data, teacher, NullProgress(), **changes).weights.read_bytes() == unbroken
 
 
+def test_a_transformer_with_dropout_resumes_exactly(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
+    size = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    vit = ModelSpec(
+        "timm", "vit_tiny_patch16_224", 10, data.input_shape, {**size, "drop_rate": 0.2, "drop_path_rate": 0.2}
+    )
+
+    def fit(out: Path, progress: NullProgress, **changes: object) -> Checkpoint:
+        out.mkdir(exist_ok=True)
+        config = CONFIG.model_copy(update={"epochs": 1, "progressive": 0.0, **changes})
+        return distill(out, teacher=teacher, student=vit, data=data, config=config, seed=3, progress=progress)
+
+    unbroken = fit(tmp_path / "a", NullProgress()).weights.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "b", StopAfter("distill", 4))
+    assert fit(tmp_path / "b", NullProgress()).weights.read_bytes() == unbroken
+    with pytest.raises(ConfigError, match="distill.progressive: vit_tiny_patch16_224 takes images of one size only"):
+        fit(tmp_path / "c", NullProgress(), progressive=0.5)
+
+
+def test_bf16_training_gives_methods_float32(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
+    changes = {"method": "making_methods:Regress", "progressive": 0.0, "epochs": 1, "precision": "bf16"}
+    run(tmp_path / "a", data, teacher, NullProgress(), **changes)
+    (row,) = json.loads((tmp_path / "a" / "history.json").read_text())
+    assert np.isfinite([row["loss_maps"], row["loss_vectors"]]).all()
+
+
 def test_named_taps(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
     taps = TapsConfig(student=("layer2", "layer3.0.conv1"), teacher=("layer3",))
     run(
@@ -197,11 +223,16 @@ def test_embeddings_are_stored_and_train_as_live_ones(data: Dataset, teacher: Mo
 
 
 def test_what_ships_around_the_student_is_built_again(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
-    checkpoint = run(tmp_path / "a", data, teacher, NullProgress(), method="making_methods:Shipping", epochs=1)
+    changes = {"method": "making_methods:Shipping", "epochs": 1, "ema": None}
+    checkpoint = run(tmp_path / "a", data, teacher, NullProgress(), **changes)
     again = load_checkpoint(Checkpoint.load(tmp_path / "a"))
-    assert checkpoint.spec.around == {"class": "making_methods:Tempered", "kwargs": {"temperature": 2.0}}
+    assert checkpoint.spec.around == {"class": "making_methods:Shifted", "kwargs": {"label": 0}}
     image = torch.randn(2, *data.input_shape)
-    assert torch.equal(again(image), again.student(image) / 2)  # type: ignore[operator]
+    assert torch.equal(again(image), again.student(image) + again.shift)  # type: ignore[operator]
+    logits = predict_torch(again, data.val.images, data.mean, data.std)
+    assert checkpoint.metrics["val_top1"] == top1(logits, data.val.labels)
+    plain = predict_torch(again.student, data.val.images, data.mean, data.std)  # type: ignore[arg-type]
+    assert checkpoint.metrics["val_top1"] < top1(plain, data.val.labels)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +244,7 @@ def test_what_ships_around_the_student_is_built_again(data: Dataset, teacher: Mo
             "distill.progressive: Regress compares feature maps",
         ),
         ({"method": "making_methods:Everything", "top_k": 3}, "needs the logits of all 10 classes, and .* store 3"),
+        ({"method": "making_methods:Shipping"}, "distill.ema: Shipping ships more than the student"),
         ({"batch_size": 64, "accumulate": 3}, "batch_size 64 cannot be split into 3 parts"),
         ({"batch_size": 64, "crops": 3}, "batch_size 64 is not a multiple of crops 3"),
     ],
