@@ -58,7 +58,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.1f}"
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value)) or "-"
     if isinstance(value, dict):
@@ -96,6 +96,20 @@ def point(record: Mapping[str, Any], as_json: bool) -> None:
         return
     print(record["genotype"])
     print(f"{record['params']:,} parameters, {record['macs']:,} MACs, depth {record['depth']}")
+
+
+def method(record: Mapping[str, Any], as_json: bool) -> None:
+    """A method's formula and sources as its module says them, what it needs, and its options."""
+    if as_json:
+        emit(dict(record))
+        return
+    print(f"{record['name']}: {record['summary']}\n\n{record['formula']}\n")
+    shown = ("family", "paper", "needs", "replay", "owns_labels", "min_classes", "ships_extra", "anchor")
+    for key in shown:
+        print(f"{key.replace('_', ' '):<12} {_cell(record[key])}")
+    print("options")
+    for name, default in record["options"].items():
+        print(f"  {name} = {default!r}")
 
 
 def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:

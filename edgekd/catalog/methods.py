@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from edgekd.catalog._row import Row
 
@@ -11,16 +12,30 @@ from edgekd.catalog._row import Row
 class MethodRow(Row):
     family: str  # logit | feature | relation | token | policy
     paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings unlabelled live all_logits (not a table of the largest few)
+    needs: tuple[str, ...]  # of: labels features embeddings all_logits unlabelled live
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
-    owns_labels: bool = False  # its terms hold the hard-label loss; to the others a combination adds `ce`
-    ships_extra: bool = False  # what ships is more than the student: `export` adds trained modules
+    owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
+    permutable: bool = True  # the loss does not depend on the order of a batch
+    ships_extra: bool = False  # `export` returns more than the plain student
 
     @property
     def replayable(self) -> bool:
+        """Whether stored teacher outputs, logits and embeddings, are enough."""
         return not {"features", "live"} & set(self.needs)
+
+    def line(self) -> dict[str, Any]:
+        """What a table of methods says of it."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "needs": self.needs,
+            "replay": self.replayable,
+            "owns_labels": self.owns_labels,
+            "anchor": self.anchor,
+            "paper": self.paper,
+        }
 
 
 METHODS = {

@@ -1,16 +1,13 @@
-"""KD against values worked out by hand, and the contract every method keeps."""
+"""KD against values worked out by hand."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from logit_rows import prepared, random_rows, run
 
-from edgekd.catalog import METHODS
-from edgekd.distill.methods._base import Batch, Outputs
 from edgekd.distill.methods.kd import KD, kd_loss
 from edgekd.errors import ConfigError
 
@@ -63,22 +60,3 @@ def test_temperature_stays_without_a_schedule() -> None:
 def test_half_a_schedule_is_an_error(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="distill.method kd: (temperature_end|anneal)"):
         KD(**options)
-
-
-@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if not {"features", "embeddings"} & set(row.needs)])
-def test_contract(name: str) -> None:
-    torch.manual_seed(0)
-    method = prepared(METHODS[name].load()(), num_classes=5)
-    student, teacher = torch.randn(8, 5, requires_grad=True), torch.randn(8, 5, requires_grad=True)
-    labels = torch.arange(8) % 5
-    batch = Batch(np.zeros((8, 4, 4, 3), np.uint8), labels, np.arange(8), 0)
-    terms = method.loss(Outputs(student), Outputs(teacher.detach()), batch, 0)
-    assert terms and all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
-    method.backward(terms)
-    assert student.grad is not None and student.grad.abs().sum() > 0 and teacher.grad is None
-    order = torch.randperm(8)
-    shuffled = Batch(batch.pixels, labels[order], batch.samples, 0)
-    again = method.loss(Outputs(student[order]), Outputs(teacher.detach()[order]), shuffled, 0)
-    assert sum(again.values()).item() == pytest.approx(sum(terms.values()).item(), rel=1e-5)
-    net = torch.nn.Linear(2, 2)
-    assert method.export(net) is net

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ class LogitMethod(Method):
     `minimum` is what the terms but "ce" sum to where the student's logits equal the teacher's; None: it depends.
     """
 
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
     ce_weight: float = 1.0
     samples: int  # of the training split, known once prepared
 

@@ -8,6 +8,8 @@ two sizes are pooled to the smaller; tokens are folded to their grid. Neither ch
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +24,7 @@ def attention(x: Tensor, p: float = 2.0) -> Tensor:
 
 
 class AttentionTransfer(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 1000.0, p: float = 2.0) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ which needs far less memory than gathering embeddings [B, K, 128]. The banks are
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from edgekd.errors import ConfigError
 
 
 class ContrastiveKD(Method):
-    minimum: float | None = None
+    minimum: ClassVar[float | None] = None
     order: Tensor  # [N] training samples, sorted by class
     starts: Tensor  # [classes] where a class begins in `order`
     counts: Tensor  # [classes]

@@ -9,6 +9,8 @@ tap of one position has nothing to tell and is refused.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
@@ -27,7 +29,7 @@ from edgekd.errors import ConfigError
 
 
 class ChannelWiseKD(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 50.0, temperature: float = 4.0) -> None:
         super().__init__()

@@ -9,6 +9,8 @@ the hinted layer, which shapes do not tell.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +22,7 @@ from edgekd.errors import ConfigError
 class FitNet(Method):
     """`hint` counts the pairs of taps from 0; None is the middle one, the deeper of two."""
 
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 100.0, hint: int | None = None) -> None:
         super().__init__()

@@ -10,6 +10,8 @@ dense tasks they mask positions (alpha 2e-5, lambda 0.5 to 0.75). CIFAR-100 was 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ from edgekd.errors import ConfigError
 class MaskedGeneration(Method):
     """`mask` is `channels` or `positions`, `ratio` the share of them that is hidden."""
 
-    minimum: float | None = None
+    minimum: ClassVar[float | None] = None
 
     def __init__(self, weight: float = 7e-5, ratio: float = 0.15, mask: str = "channels") -> None:
         super().__init__()

@@ -6,6 +6,8 @@ L = mean (A e_s + b - e_t)^2: the hint of Romero et al. 2015 (eq. 3) on the penu
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +16,7 @@ from edgekd.distill.methods._features import embeddings, full_precision, seeded,
 
 
 class Mimic(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

@@ -12,6 +12,8 @@ for CIFAR-100. They merge the patches of hierarchical transformers before the bl
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,7 +48,7 @@ class TokenExit(nn.Module):
 
 
 class OneForAll(Method):
-    minimum: float | None = None
+    minimum: ClassVar[float | None] = None
 
     def __init__(self, exits: float = 1.0, logits: float = 1.0, eps: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ is the rectified teacher with the partial distance; name taps before it (`distil
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class Negatives(nn.Module):
 
 
 class OverhaulKD(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 1e-3) -> None:
         super().__init__()

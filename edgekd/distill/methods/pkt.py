@@ -8,6 +8,8 @@ As in the authors' code an image counts among its own neighbours, and the mean i
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +27,7 @@ def neighbours(x: Tensor) -> Tensor:
 
 
 class ProbabilisticTransfer(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 30000.0) -> None:
         super().__init__()

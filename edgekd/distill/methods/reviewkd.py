@@ -11,6 +11,8 @@ ReLU; the taps here are mostly after it.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,7 +63,7 @@ class Fusion(nn.Module):
 
 
 class ReviewKD(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__()

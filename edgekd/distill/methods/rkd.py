@@ -9,6 +9,8 @@ weights for CIFAR-100 of the paper and of Tian et al. 2020. Nothing changes unde
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,7 +37,7 @@ def relations(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RelationalKD(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, distance: float = 25.0, angle: float = 50.0) -> None:
         super().__init__()

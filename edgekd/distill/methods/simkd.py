@@ -11,7 +11,7 @@ that; others are refused, by shape before the start or by value in the first bat
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +83,7 @@ def projector(c_student: int, hidden: int, c_teacher: int) -> nn.Module:
 
 
 class SimKD(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, factor: int = 2, alpha: float = 0.0, label_smoothing: float = 0.0) -> None:
         super().__init__()

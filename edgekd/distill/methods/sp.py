@@ -7,6 +7,8 @@ The last pair of taps, as in the paper's CIFAR experiments; gamma = 3000 is thei
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,7 +23,7 @@ def similarity(x: Tensor) -> Tensor:
 
 
 class SimilarityPreserving(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, weight: float = 3000.0) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ embedding of a transformer has no sign. P and W_t are dropped at export.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,7 +17,7 @@ from edgekd.distill.methods._features import embeddings, frozen, full_precision,
 
 
 class SoftmaxRegression(Method):
-    minimum: float | None = 0.0
+    minimum: ClassVar[float | None] = 0.0
 
     def __init__(self, feature: float = 1.0, logits: float = 1.0) -> None:
         super().__init__()

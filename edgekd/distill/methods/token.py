@@ -10,6 +10,8 @@ z_2 = 2 z - z_1. Which is called which makes no difference: both tokens are lear
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ NO_TOKEN = (
 class DistillationToken(Method):
     """`kind` is `hard` or `soft`. Raises ConfigError for a student without a distillation token."""
 
-    minimum: float | None = None
+    minimum: ClassVar[float | None] = None
 
     def __init__(
         self, kind: str = "hard", alpha: float = 0.5, temperature: float = 3.0, label_smoothing: float = 0.0

@@ -10,6 +10,7 @@ log-variance has no bound, so the loss can be negative.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class Gaussian(nn.Module):
 
 
 class VariationalInformation(Method):
-    minimum: float | None = None
+    minimum: ClassVar[float | None] = None
 
     def __init__(self, weight: float = 1.0, variance: float = 5.0) -> None:
         super().__init__()
