@@ -14,7 +14,7 @@ from torch import nn
 
 from edgekd import processes
 from edgekd.artifacts import Checkpoint
-from edgekd.config import load_config
+from edgekd.config import TrainConfig, load_config
 from edgekd.data import load_dataset
 from edgekd.distill.parallel import check_batch, gather, synchronise_batchnorm
 from edgekd.errors import ConfigError, ModelError
@@ -92,9 +92,9 @@ def test_two_processes_are_one_up_to_rounding(name: str, outs: dict[int, Path]) 
 
 def test_batches_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "count", lambda: 3)
-    check_batch(66, 2)
+    check_batch(TrainConfig(batch_size=66, accumulate=2), 100)
     with pytest.raises(ConfigError, match="batch_size 64 cannot be split into 1 parts for 3 processes"):
-        check_batch(64, 1)
+        check_batch(TrainConfig(batch_size=100), 64)
     net = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm3d(3))
     with pytest.raises(ModelError, match="BatchNorm3d cannot take its statistics"):
         synchronise_batchnorm(net)

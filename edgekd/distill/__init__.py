@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgekd.config import DistillConfig, TeacherConfig, method_choices
 from edgekd.data import Dataset
 from edgekd.distill.methods._combined import make_method
 from edgekd.distill.methods.ce import CrossEntropy
+from edgekd.distill.parallel import check_batch
 from edgekd.distill.schedule import augmentation
 from edgekd.distill.targets import DENSE_CLASSES, TOP, Layout, TeacherTargets, replay
 from edgekd.distill.teachers import Export, live_targets
@@ -71,19 +73,22 @@ def distill(
             views = config.views
             embedding = side.embedding if side is not None else 0
             layout = _layout(row, data.num_classes, embedding, config)
+            record["target_bytes"] = views * len(data.train) * layout.row_bytes
             targets = replay(store, targets, layout, data, augment, views, device, progress)
         elif config.targets == "replay":
             progress.note(f"the teacher runs beside the student: {why}")
     trainer = Trainer(out, tapped, student, method, targets, data, augment, config, seed, views, side)
     metrics = trainer.fit(progress, f"distill ({row.name})")
-    if processes.rank() == 0:
-        write_json(out / "distill.json", record)
     shipped = method.export(trainer.model)
     if row.ships_extra:
         kind = type(shipped)
         around = {"class": f"{kind.__module__}:{kind.__qualname__}", "kwargs": dict(method.record or {})}
         student = replace(student, around=around)
-    return _finish(out, shipped, student, metrics)
+    checkpoint = _finish(out, shipped, student, metrics)
+    if processes.rank() == 0:
+        write_json(out / "distill.json", record)
+        shutil.rmtree(out / "replay", ignore_errors=True)  # of no use to any other student
+    return checkpoint
 
 
 def train_teacher(
@@ -123,6 +128,7 @@ def _layout(row: MethodRow, classes: int, embedding: int, config: DistillConfig)
 
 
 def _check(row: MethodRow, data: Dataset, config: DistillConfig) -> None:
+    check_batch(config, len(data.train))
     if data.num_classes < row.min_classes:
         raise ConfigError(
             f"distill.method: {row.name} needs {row.min_classes} classes, the data have {data.num_classes}",

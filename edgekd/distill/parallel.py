@@ -14,17 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from edgekd import processes
+from edgekd.config import TrainConfig
 from edgekd.distill.methods._base import Batch, Outputs
 from edgekd.errors import ConfigError, ModelError
 
 
-def check_batch(size: int, parts: int) -> None:
-    """Raises ConfigError unless a batch splits into equal shares: of `parts` backward passes, of every process."""
+def check_batch(config: TrainConfig, images: int) -> None:
+    """Raises ConfigError unless a batch splits into equal shares: of backward passes, of processes, and of crops."""
+    size, parts = min(config.batch_size, images), config.accumulate
     if size % (parts * processes.count()):
         raise ConfigError(
             f"batch_size {size} cannot be split into {parts} parts for {processes.count()} processes",
             "Make it a multiple of accumulate times the number of processes.",
         )
+    if size % config.crops:
+        raise ConfigError(f"batch_size {size} is not a multiple of crops {config.crops}", "Make it one.")
 
 
 def share(batch: Batch) -> Batch:

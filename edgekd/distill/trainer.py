@@ -31,7 +31,7 @@ from edgekd.distill.methods._base import Batch, Method, Setup, Side
 from edgekd.distill.parallel import average_gradients, check_batch, gather, share, synchronise_batchnorm
 from edgekd.distill.schedule import autocast_dtype, epoch_plan, learning_rate, make_optimizer, steps_per_epoch
 from edgekd.distill.targets import ReplayTargets, TeacherTargets
-from edgekd.errors import ConfigError, RunError
+from edgekd.errors import RunError
 from edgekd.models.taps import Tapped
 from edgekd.progress import Progress
 from edgekd.stage import write_atomic, write_json
@@ -74,11 +74,7 @@ class Trainer:
         self.out, self.data, self.config, self.seed, self.views = out, data, config, seed, views
         self.mean, self.std = spec.mean, spec.std
         self.device = processes.device()
-        check_batch(min(config.batch_size, len(data.train)), config.accumulate)
-        if config.batch_size % config.crops:
-            raise ConfigError(
-                f"batch_size {config.batch_size} is not a multiple of crops {config.crops}", "Make it one."
-            )
+        check_batch(config, len(data.train))
         self.student = student
         self.model = student.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = deepcopy(self.model).requires_grad_(False) if config.ema is not None else None

@@ -42,6 +42,10 @@ class Reversed(Gap):
 class Owner(Gap):
     owns_labels = True
 
+class Sceptic(Gap):
+    def __init__(self, belief: "Unknown" = 1):
+        raise ValueError(f"belief {belief!r} is not for me")
+
 class Odd(Gap):
     needs = ("magic",)
 '''
@@ -171,6 +175,8 @@ def test_what_is_wrong_with_a_users_own(own: str, tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             make(name)
+    with pytest.raises(ConfigError, match="belief 2 is not for me\n.*methods show"):
+        make({f"{own}Sceptic": {"belief": 2}})
     (tmp_path / "bad.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match="bad.py cannot be imported: ZeroDivisionError"):
         make(f"{tmp_path / 'bad.py'}:X")

@@ -219,7 +219,9 @@ def test_embeddings_are_stored_and_train_as_live_ones(data: Dataset, teacher: Mo
         run(out, data, teacher, NullProgress(), method="making_methods:Embedded", targets=mode, lr=0.003)
         losses.append([row["loss"] for row in json.loads((out / "history.json").read_text())])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0] != losses[1]
-    assert (tmp_path / "replay" / "replay" / "embeddings").stat().st_size == 2 * len(data.train) * 64 * 2
+    record = json.loads((tmp_path / "replay" / "distill.json").read_text())
+    assert record["target_bytes"] == 2 * len(data.train) * (10 + 64) * 2 and record["targets"] == "replay"
+    assert not (tmp_path / "replay" / "replay").exists()
 
 
 def test_what_ships_around_the_student_is_built_again(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:

@@ -107,7 +107,12 @@ def make_method(choices: Sequence[MethodChoice], label_smoothing: float, seed: i
             options = _checked(choice.name, given, kind)
             if row.owns_labels:
                 options = {"label_smoothing": label_smoothing, **options}
-            parts.append(Part(row.name, factor, kind(**options)))
+            try:
+                parts.append(Part(row.name, factor, kind(**options)))
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"distill.method.{choice.name}: {error}", f"`edgekd methods show {choice.name}` says what it takes."
+                ) from error
     rows = [row for _, _, row in found]
     heavy = [row.name for row in rows if row.ships_extra]
     if len(heavy) > 1:
@@ -142,9 +147,12 @@ def options_of(kind: type[Method]) -> Mapping[str, inspect.Parameter]:
 
 
 def _checked(name: str, given: Mapping[str, Any], kind: type[Method]) -> dict[str, Any]:
-    """The options as `kind.__init__` declares them; what has no annotation is passed on as it is."""
-    known, hints = options_of(kind), get_type_hints(kind.__init__)
-    checked = {}
+    """The options as `kind.__init__` declares them; what has no annotation that means something is passed on."""
+    known, checked = options_of(kind), {}
+    try:
+        hints = get_type_hints(kind.__init__)
+    except NameError:  # a user's, of names that only a type checker sees
+        hints = {}
     for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
