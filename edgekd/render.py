@@ -109,7 +109,8 @@ def method(record: Mapping[str, Any], as_json: bool) -> None:
         print(f"{key.replace('_', ' '):<12} {_cell(record[key])}")
     print("options")
     for name, default in record["options"].items():
-        print(f"  {name} = {default!r}")
+        short = float(f"{default:.5g}") if isinstance(default, float) else default  # 1/12 has no end
+        print(f"  {name} = {short!r}")
 
 
 def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:

@@ -25,9 +25,11 @@ def random_rows(n: int = 6, k: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, 
     return student, teacher, torch.arange(n) % k
 
 
-def prepared(method: Method, num_classes: int = 4, samples: int = 60, teacher: Side | None = None) -> Method:
+def prepared(
+    method: Method, num_classes: int = 4, samples: int = 60, teacher: Side | None = None, steps: int = 10
+) -> Method:
     student = Side({}, 3, nn.Linear(3, num_classes))
-    method.prepare(Setup(student, teacher, num_classes, torch.arange(samples) % num_classes, 0))
+    method.prepare(Setup(student, teacher, num_classes, torch.arange(samples) % num_classes, 0, steps))
     return method
 
 

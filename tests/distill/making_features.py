@@ -24,8 +24,13 @@ def side(shapes: dict[str, tuple[int, ...]], classes: int = CLASSES) -> Side:
     return Side(shapes, width, nn.Linear(width, classes))
 
 
-def setup(student: Side, teacher: Side | None, labels: Sequence[int] = tuple(i % CLASSES for i in range(40))) -> Setup:
-    return Setup(student, teacher, CLASSES, torch.tensor(labels), seed=3)
+def setup(
+    student: Side,
+    teacher: Side | None,
+    labels: Sequence[int] = tuple(i % CLASSES for i in range(40)),
+    steps: int = 10,
+) -> Setup:
+    return Setup(student, teacher, CLASSES, torch.tensor(labels), 3, steps)
 
 
 def outputs(network: Side, seed: int, images: int = 8, grad: bool = False) -> Outputs:

@@ -37,25 +37,31 @@ def test_zscore_ignores_scale_and_shift_of_the_teacher() -> None:
 @pytest.mark.parametrize(
     ("anneal", "middle"), [("linear", 8 - 0.25 * 7), ("cosine", 8 - 7 * (1 - math.cos(math.pi / 4)) / 2)]
 )
-def test_temperature_moves_over_the_given_epochs(anneal: str, middle: float) -> None:
-    method = KD(temperature=8.0, temperature_end=1.0, anneal_epochs=20, anneal=anneal)
-    assert [method.temperature_at(e) for e in (0, 5, 20, 90)] == pytest.approx([8, middle, 1, 1])
+def test_temperature_moves_over_its_share_of_the_run(anneal: str, middle: float) -> None:
+    method = KD(temperature=8.0, temperature_end=1.0, anneal_share=0.5, anneal=anneal)
+    prepared(method, num_classes=5, steps=80)
+    assert [method.temperature_at(step) for step in (0, 10, 40, 79)] == pytest.approx([8, middle, 1, 1])
     student, teacher, labels = random_rows()
-    prepared(method, num_classes=5, samples=12)  # two steps an epoch
     kd = run(method, student, teacher, labels, step=10)["kd"]
     assert kd.item() == pytest.approx(0.9 * kd_loss(student, teacher, middle).item(), rel=1e-6)
 
 
+def test_temperature_moves_over_the_whole_run_by_default() -> None:
+    method = KD(temperature=8.0, temperature_end=2.0)
+    prepared(method, steps=30)
+    assert [method.temperature_at(step) for step in (0, 10, 15, 20)] == pytest.approx([8, 6.5, 5, 3.5])  # cos 60 = 1/2
+
+
 def test_temperature_stays_without_a_schedule() -> None:
     student, teacher, labels = random_rows()
-    terms = run(KD(temperature=3.0, alpha=0.4), student, teacher, labels, step=10**6)
+    terms = run(prepared(KD(temperature=3.0, alpha=0.4)), student, teacher, labels, step=9)
     assert terms["kd"].item() == pytest.approx(0.4 * kd_loss(student, teacher, 3.0).item(), rel=1e-6)
     assert terms["ce"].item() == pytest.approx(0.6 * torch.nn.functional.cross_entropy(student, labels).item())
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature_end": 1.0}, {"anneal_epochs": 5}, {"anneal": "step"}, {"temperature_end": 0, "anneal_epochs": 5}],
+    [{"anneal_share": 0.5}, {"anneal": "linear"}, {"anneal": "step"}, {"temperature_end": 0}],
 )
 def test_half_a_schedule_is_an_error(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="distill.method kd: (temperature_end|anneal)"):

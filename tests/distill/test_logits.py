@@ -13,11 +13,9 @@ from edgekd.catalog import METHODS
 from edgekd.distill.methods._logits import (
     LogitMethod,
     class_mask,
-    cosine,
     kl,
     log_binary,
     log_softmax_without,
-    warmup,
 )
 from edgekd.errors import ConfigError
 
@@ -111,7 +109,11 @@ def test_a_step_against_the_gradient_lowers_the_loss(name: str) -> None:
         ("kd", "alpha", 1.5),
         ("kd", "temperature", "4"),
         ("dkd", "beta", -1),
-        ("dkd", "warmup_epochs", float("nan")),
+        ("dkd", "warmup", float("nan")),
+        ("rld", "warmup", 20),
+        ("kd", "anneal_share", 1.5),
+        ("wkd", "decay_start", -0.1),
+        ("wkd", "decay_end", 240),
         ("dist", "gamma", float("inf")),
         ("nkd", "temperature", True),
         ("ttm", "gamma", 0),
@@ -146,24 +148,3 @@ def test_a_row_without_classes_gives_zero_and_no_gradient() -> None:
     with torch.autograd.set_detect_anomaly(True):  # not even a nan on the way
         rows.sum().backward()
     assert rows.tolist() == [0, 0] and logits.grad is not None and not logits.grad.any()
-
-
-def test_schedules() -> None:
-    assert [warmup(epoch, 4) for epoch in (0, 0.9, 1, 2.5, 3, 100)] == [0.25, 0.25, 0.5, 0.75, 1, 1]
-    assert warmup(0, 0) == 1
-    assert [cosine(x) for x in (-1, 0, 0.5, 1, 2)] == pytest.approx([0, 0, 0.5, 1, 1])
-
-
-def test_an_epoch_is_the_steps_of_whole_batches() -> None:
-    student, teacher, labels = random_rows(n=7)
-    seen = []
-
-    class Clock(LogitMethod):
-        def terms(self, student, teacher, batch, step):
-            seen.append(self.epoch(batch, step))
-            return {}
-
-    clock = prepared(Clock(), num_classes=5, samples=60)  # 8 batches of 7, the last 4 samples left out
-    for step in (0, 4, 8, 20):
-        run(clock, student, teacher, labels, step)
-    assert seen == [0, 0.5, 1, 2.5]

@@ -10,6 +10,7 @@ from making_features import SLIM_CNN, WIDE_CNN, batch, outputs, setup, side
 from torch import nn
 
 from edgekd.distill.methods.reviewkd import Fusion, ReviewKD, hcl
+from edgekd.errors import ConfigError
 
 
 def test_context_loss_by_hand() -> None:
@@ -34,10 +35,15 @@ def test_fusion_by_hand() -> None:
     assert torch.equal(y, ours)
 
 
-def test_the_weight_grows_by_epochs() -> None:
-    method = ReviewKD(warmup_epochs=4)
-    method.prepare(setup(side(SLIM_CNN), side(WIDE_CNN)))  # 40 samples: 5 steps of 8 an epoch
-    assert [method.ramp(batch(), step) for step in (0, 4, 5, 15, 100)] == [0.25, 0.25, 0.5, 1.0, 1.0]
+def test_the_weight_grows_over_the_warm_up() -> None:
+    student, teacher = side(SLIM_CNN), side(WIDE_CNN)
+    method = ReviewKD(warmup=0.4)
+    method.prepare(setup(student, teacher, steps=10))
+    ours, theirs = outputs(student, 0), outputs(teacher, 1)
+    value = [method.loss(ours, theirs, batch(), step)["reviewkd"].item() for step in (0, 1, 3, 9)]
+    assert [v / value[-1] for v in value] == pytest.approx([0.25, 0.5, 1, 1])
+    with pytest.raises(ConfigError, match="distill.method reviewkd: warmup is 20"):
+        ReviewKD(warmup=20)
 
 
 def test_deep_levels_reach_up_and_shallow_ones_do_not_reach_down() -> None:

@@ -39,7 +39,7 @@ def test_it_is_dkd_where_the_teacher_is_right() -> None:
     student, teacher, _ = random_rows(n=20)
     labels = teacher.argmax(1)
     target, rest = dkd_parts(student, teacher, labels, 4.0)
-    terms = run(prepared(RLD(alpha=2, beta=3, warmup_epochs=0)), student, teacher, labels)
+    terms = run(prepared(RLD(alpha=2, beta=3, warmup=0)), student, teacher, labels)
     assert terms["scd"].item() == pytest.approx(16 * 2 * target.mean().item(), rel=1e-5)
     assert terms["mcd"].item() == pytest.approx(16 * 3 * rest.mean().item(), rel=1e-5)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from making_features import CLASSES, SLIM_CNN, VIT, WIDE_CNN, batch, outputs, setup, side
+from making_features import CLASSES, DISTILLED_VIT, SLIM_CNN, VIT, WIDE_CNN, batch, outputs, setup, side
 from torch import nn
 
 from edgekd.distill.methods._base import Outputs, Setup, Side
@@ -90,6 +90,11 @@ def test_a_transformer_can_be_the_student() -> None:
     assert method.record["size"] == (2, 2)
     with torch.no_grad():
         assert method.export(student)(torch.randn(2, 3, 16, 16)).shape == (2, CLASSES)
+
+
+def test_a_student_with_two_heads_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"simkd: the student has a distillation token, hence two heads.*\nUse"):
+        SimKD().prepare(setup(side(DISTILLED_VIT), side(WIDE_CNN)))
 
 
 @pytest.mark.parametrize(

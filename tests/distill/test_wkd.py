@@ -114,7 +114,7 @@ def test_a_classifier_needs_the_teacher_network() -> None:
     with pytest.raises(ConfigError, match="relation is 'cka'"):
         WKD(relation="cka")
     with pytest.raises(ConfigError, match="decay_end"):
-        WKD(decay_start=10, decay_end=10)
+        WKD(decay_start=0.6, decay_end=0.5)
 
 
 def test_mass_goes_to_the_related_class() -> None:
@@ -127,6 +127,19 @@ def test_mass_goes_to_the_related_class() -> None:
 
 def test_the_weight_falls_along_a_half_cosine() -> None:
     student, teacher, labels = random_rows()
-    method = prepared(WKD(decay_start=2, decay_end=6), num_classes=5, samples=6)  # a step is an epoch
+    method = prepared(WKD(decay_start=0.2, decay_end=0.6), num_classes=5, samples=6)
     weights = [run(method, student, teacher, labels, step)["wkd"].item() for step in (1, 2, 4, 6, 9)]
     assert [w / weights[0] for w in weights] == pytest.approx([1, 1, 0.5, 0, 0], abs=1e-6)
+
+
+def test_the_weight_falls_from_150_of_240_to_the_end_unless_it_starts_there() -> None:
+    student, teacher, labels = random_rows()
+
+    def weights(**options: float) -> list[float]:
+        method = prepared(WKD(**options), num_classes=5, samples=6, steps=240)
+        values = [run(method, student, teacher, labels, step)["wkd"].item() for step in (0, 150, 180, 239)]
+        return [value / values[0] for value in values]
+
+    last = (1 - math.cos(math.pi / 90)) / 2
+    assert weights() == pytest.approx([1, 1, 0.75, last], abs=1e-6)  # a third of the way: 1 - (1 - cos 60) / 2
+    assert weights(decay_start=1.0) == pytest.approx([1, 1, 1, 1])

@@ -51,7 +51,7 @@ class Setup:
     num_classes: int
     labels: Tensor
     seed: int
-    steps: int = 0  # of the optimizer, over the whole run
+    steps: int = 0  # of the optimizer, over the whole run; 0 where they are unknown, which schedules refuse
 
 
 class Method(nn.Module):

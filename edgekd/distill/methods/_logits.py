@@ -1,4 +1,4 @@
-"""What the logit methods share: float32 rows, the label term, a clock in epochs, classes split off by a mask."""
+"""What the logit methods share: float32 rows, the label term, classes split off by a mask, checks of options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
+from edgekd.distill.methods._base import Batch, Method, Outputs
 from edgekd.errors import ConfigError
 from edgekd.tasks.classification import hard_loss
 
@@ -25,15 +25,11 @@ class LogitMethod(Method):
 
     minimum: ClassVar[float | None] = 0.0
     ce_weight: float = 1.0
-    samples: int  # of the training split, known once prepared
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
         share(self, label_smoothing=label_smoothing)
-
-    def prepare(self, setup: Setup) -> None:
-        self.samples = len(setup.labels)
 
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
         assert teacher is not None
@@ -45,20 +41,6 @@ class LogitMethod(Method):
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         """The method's own named, weighted scalar terms."""
         raise NotImplementedError(f"{type(self).__name__} has no terms")
-
-    def epoch(self, batch: Batch, step: int) -> float:
-        """Epochs behind the run when `step` begins."""
-        return step / max(1, self.samples // len(batch.samples))
-
-
-def warmup(epoch: float, epochs: float) -> float:
-    """1 / epochs in the first epoch, 2 / epochs in the second, to 1 (mdistiller's ramp); 1 throughout for 0 epochs."""
-    return min(1.0, (math.floor(epoch) + 1) / epochs) if epochs else 1.0
-
-
-def cosine(x: float) -> float:
-    """From 0 at x = 0 to 1 at x = 1 along half a cosine, constant outside."""
-    return 0.5 * (1 - math.cos(math.pi * min(max(x, 0.0), 1.0)))
 
 
 def class_mask(classes: Tensor, num_classes: int) -> Tensor:

@@ -8,15 +8,15 @@ so a confident teacher silences its own dark knowledge. DKD weights the two part
 
     L = CE + T^2 [alpha TCKD + beta NCKD], batch mean.
 
-T = 4, alpha = 1 and a warm-up over the first 20 of 240 epochs as on CIFAR-100; give a shorter run a shorter one.
-beta there goes by the pair: 2 for ResNet-56 to ResNet-20, 6 for VGG, 8 for most; ImageNet takes T = 1, beta = 0.5.
+T = 4 and alpha = 1 as on CIFAR-100, with both parts warmed up over the first 20 of 240 epochs: `warmup`, a share of the
+run. beta there goes by the pair: 2 for ResNet-56 to ResNet-20, 6 for VGG, 8 for most; ImageNet takes T = 1, beta = 0.5.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from edgekd.distill.methods._base import Batch
+from edgekd.distill.methods._base import Batch, Setup
 from edgekd.distill.methods._logits import (
     LogitMethod,
     class_mask,
@@ -25,8 +25,9 @@ from edgekd.distill.methods._logits import (
     log_softmax_without,
     not_negative,
     positive,
-    warmup,
+    share,
 )
+from edgekd.distill.methods._schedules import run_steps, warmup
 
 
 def dkd_parts(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -43,15 +44,21 @@ class DKD(LogitMethod):
         temperature: float = 4.0,
         alpha: float = 1.0,
         beta: float = 8.0,
-        warmup_epochs: float = 20.0,
+        warmup: float = 1 / 12,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
         positive(self, temperature=temperature)
-        not_negative(self, alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
-        self.temperature, self.alpha, self.beta, self.warmup_epochs = temperature, alpha, beta, warmup_epochs
+        not_negative(self, alpha=alpha, beta=beta)
+        share(self, warmup=warmup)
+        self.temperature, self.alpha, self.beta, self.warmup = temperature, alpha, beta, warmup
+        self.steps = 0  # of the run, where the warm-up asks
+
+    def prepare(self, setup: Setup) -> None:
+        if self.warmup:
+            self.steps = run_steps(self, setup, "warmup")
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         target, rest = dkd_parts(student, teacher, batch.labels, self.temperature)
-        scale = warmup(self.epoch(batch, step), self.warmup_epochs) * self.temperature**2
+        scale = warmup(step, self.steps, self.warmup) * self.temperature**2
         return {"tckd": scale * self.alpha * target.mean(), "nckd": scale * self.beta * rest.mean()}

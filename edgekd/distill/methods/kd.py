@@ -4,10 +4,10 @@ L = (1 - alpha) CE(s, y) + alpha T^2 KL(softmax(t / T) || softmax(s / T)), batch
 With `zscore` each row is first standardised, z -> (z - mean) / std (Sun et al. 2024, algorithm 1): the student then
 has to match the teacher's ranking and shape, not its scale.
 
-With `temperature_end` T moves from `temperature` to it within `anneal_epochs`, in a line as Annealing-KD does towards
-1 (Jafari et al. 2021, arXiv 2104.07163) or along the half cosine of CTKD's curriculum (Li et al. 2023, arXiv
-2211.16231). The schedule alone is theirs: Annealing-KD scales the teacher's logits under a squared error, and CTKD
-learns T against the student and schedules the strength of that.
+With `temperature_end` T moves from `temperature` to it over the first `anneal_share` of the run, all of it by default:
+in a line as Annealing-KD does towards 1 (Jafari et al. 2021, arXiv 2104.07163) or along the half cosine of CTKD's
+curriculum (Li et al. 2023, arXiv 2211.16231). The schedule alone is theirs: Annealing-KD scales the teacher's logits
+under a squared error, and CTKD learns T against the student and schedules the strength of that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.distill.methods._base import Batch
-from edgekd.distill.methods._logits import LogitMethod, cosine, positive, share
+from edgekd.distill.methods._base import Batch, Setup
+from edgekd.distill.methods._logits import LogitMethod, positive, share
+from edgekd.distill.methods._schedules import cosine, progress, run_steps
 from edgekd.errors import ConfigError
 
 
@@ -35,7 +36,7 @@ def _standardise(logits: Tensor) -> Tensor:
 
 
 class KD(LogitMethod):
-    """Raises ConfigError where a schedule is half given or named wrong."""
+    """Raises ConfigError where a schedule is named wrong, or given without the temperature that it ends at."""
 
     def __init__(
         self,
@@ -44,34 +45,36 @@ class KD(LogitMethod):
         zscore: bool = False,
         label_smoothing: float = 0.0,
         temperature_end: float | None = None,
-        anneal_epochs: float | None = None,
+        anneal_share: float = 1.0,
         anneal: str = "cosine",
     ) -> None:
         super().__init__(label_smoothing)
         positive(self, temperature=temperature)
-        share(self, alpha=alpha)
-        if (temperature_end is None) != (anneal_epochs is None):
-            raise ConfigError(
-                "distill.method kd: temperature_end and anneal_epochs need each other",
-                "Give both, anneal_epochs at most distill.epochs, or neither.",
-            )
+        share(self, alpha=alpha, anneal_share=anneal_share)
         if anneal not in ("cosine", "linear"):
             raise ConfigError(f"distill.method kd: anneal is {anneal!r}", "Write cosine or linear.")
-        if temperature_end is not None and anneal_epochs is not None:
-            positive(self, temperature_end=temperature_end, anneal_epochs=anneal_epochs)
+        if temperature_end is not None:
+            positive(self, temperature_end=temperature_end)
+        elif (anneal_share, anneal) != (1.0, "cosine"):
+            raise ConfigError(
+                "distill.method kd: anneal and anneal_share say how the temperature moves, not where it ends",
+                "Give temperature_end as well, or neither of the two.",
+            )
         self.temperature, self.zscore, self.alpha = temperature, zscore, alpha
-        self.temperature_end, self.anneal_epochs, self.anneal = temperature_end, anneal_epochs, anneal
+        self.temperature_end, self.anneal_share, self.anneal = temperature_end, anneal_share, anneal
         self.ce_weight = 1 - alpha
+        self.steps = 0  # of the run, where the temperature moves
+
+    def prepare(self, setup: Setup) -> None:
+        if self.temperature_end is not None:
+            self.steps = run_steps(self, setup, "anneal_share")
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        temperature = self.temperature
-        if self.temperature_end is not None:
-            temperature = self.temperature_at(self.epoch(batch, step))
-        return {"kd": self.alpha * kd_loss(student, teacher, temperature, self.zscore)}
+        return {"kd": self.alpha * kd_loss(student, teacher, self.temperature_at(step), self.zscore)}
 
-    def temperature_at(self, epoch: float) -> float:
-        if self.temperature_end is None or self.anneal_epochs is None:
+    def temperature_at(self, step: int) -> float:
+        if self.temperature_end is None:
             return self.temperature
-        done = min(1.0, epoch / self.anneal_epochs)
+        done = progress(step / self.steps, 0, self.anneal_share)
         done = cosine(done) if self.anneal == "cosine" else done
         return self.temperature + done * (self.temperature_end - self.temperature)

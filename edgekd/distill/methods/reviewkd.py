@@ -5,8 +5,8 @@ sigmoid(conv [x, up(x_deeper)]), y = conv(x) as wide as the teacher. Hierarchica
 squared errors of the maps and of them pooled to 4, 2 and 1, weights 1, 1/2, 1/4, 1/8 over their sum. L sums the levels.
 
 The deepest level is the embedding, as in the authors' CIFAR code; sizes are matched by nearest interpolation to the
-teacher's. Their weight is 0.6 to 8 by pair and grows over the first 20 epochs. Theirs are the teacher's maps before the
-ReLU; the taps here are mostly after it.
+teacher's. Their weight is 0.6 to 8 by pair and grows over the first 20 of 240 epochs (`warmup`, a share of the run).
+Theirs are the teacher's maps before the ReLU; the taps here are mostly after it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from edgekd.distill.methods._features import (
     seeded,
     teacher_side,
 )
+from edgekd.distill.methods._logits import share
+from edgekd.distill.methods._schedules import run_steps, warmup
 
 
 def hcl(ours: Tensor, theirs: Tensor) -> Tensor:
@@ -65,14 +67,16 @@ class Fusion(nn.Module):
 class ReviewKD(Method):
     minimum: ClassVar[float | None] = 0.0
 
-    def __init__(self, weight: float = 1.0, warmup_epochs: int = 20) -> None:
+    def __init__(self, weight: float = 1.0, warmup: float = 1 / 12) -> None:
         super().__init__()
-        self.weight, self.warmup_epochs, self.samples = weight, warmup_epochs, 0
+        share(self, warmup=warmup)
+        self.weight, self.warmup, self.steps = weight, warmup, 0
         self.pairs: tuple[Pair, ...] = ()
         self.fusions = nn.ModuleList()
 
     def prepare(self, setup: Setup) -> None:
-        self.samples = len(setup.labels)
+        if self.warmup:
+            self.steps = run_steps(self, setup, "warmup")
         self.pairs = pair_taps(setup, "reviewkd")
         levels = [(p.c_student, p.c_teacher) for p in self.pairs]
         levels.append((setup.student.embedding, teacher_side(setup, "reviewkd").embedding))
@@ -81,11 +85,6 @@ class ReviewKD(Method):
             self.fusions = nn.ModuleList(
                 Fusion(ours, width, theirs, deepest=i == len(levels) - 1) for i, (ours, theirs) in enumerate(levels)
             )
-
-    def ramp(self, batch: Batch, step: int) -> float:
-        """The share of the weight in this epoch, the first counting 1 of `warmup_epochs`."""
-        epoch = step // max(1, self.samples // len(batch.samples))
-        return min(1.0, (epoch + 1) / max(1, self.warmup_epochs))
 
     @full_precision
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -96,4 +95,4 @@ class ReviewKD(Method):
         for fusion, (ours, theirs) in zip(reversed(self.fusions), reversed(levels), strict=True):
             reviewed, deeper = fusion(ours, deeper, theirs.shape[2:])
             terms.append(hcl(reviewed, theirs))
-        return {"reviewkd": self.weight * self.ramp(batch, step) * torch.stack(terms).sum()}
+        return {"reviewkd": self.weight * warmup(step, self.steps, self.warmup) * torch.stack(terms).sum()}

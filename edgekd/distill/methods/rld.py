@@ -9,15 +9,16 @@ Two parts of the teacher's logits are kept, both at temperature T:
 
     L = CE + T^2 [alpha SCD + beta MCD], batch mean.
 
-Where the teacher is right this is DKD. T = 4, alpha = 1, beta = 8 and 20 epochs of warm-up as in the authors'
-CIFAR-100 command; give a shorter run a shorter one. Read in that code and in summaries that quote the equations.
+Where the teacher is right this is DKD. T = 4, alpha = 1, beta = 8 and a warm-up over the first 20 of 240 epochs
+(`warmup`, a share of the run) as in the authors' CIFAR-100 command. Read in that code and in summaries that quote the
+equations.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from edgekd.distill.methods._base import Batch
+from edgekd.distill.methods._base import Batch, Setup
 from edgekd.distill.methods._logits import (
     LogitMethod,
     class_mask,
@@ -26,8 +27,9 @@ from edgekd.distill.methods._logits import (
     log_softmax_without,
     not_negative,
     positive,
-    warmup,
+    share,
 )
+from edgekd.distill.methods._schedules import run_steps, warmup
 
 
 def confidence_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -52,17 +54,23 @@ class RLD(LogitMethod):
         temperature: float = 4.0,
         alpha: float = 1.0,
         beta: float = 8.0,
-        warmup_epochs: float = 20.0,
+        warmup: float = 1 / 12,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
         positive(self, temperature=temperature)
-        not_negative(self, alpha=alpha, beta=beta, warmup_epochs=warmup_epochs)
-        self.temperature, self.alpha, self.beta, self.warmup_epochs = temperature, alpha, beta, warmup_epochs
+        not_negative(self, alpha=alpha, beta=beta)
+        share(self, warmup=warmup)
+        self.temperature, self.alpha, self.beta, self.warmup = temperature, alpha, beta, warmup
+        self.steps = 0  # of the run, where the warm-up asks
+
+    def prepare(self, setup: Setup) -> None:
+        if self.warmup:
+            self.steps = run_steps(self, setup, "warmup")
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         inputs = (student, teacher, batch.labels, self.temperature)
-        scale = warmup(self.epoch(batch, step), self.warmup_epochs) * self.temperature**2
+        scale = warmup(step, self.steps, self.warmup) * self.temperature**2
         return {
             "scd": scale * self.alpha * confidence_loss(*inputs).mean(),
             "mcd": scale * self.beta * correlation_loss(*inputs).mean(),

@@ -5,7 +5,8 @@ L = mean (P(F_s) - F_t)^2 on the last maps, P = 1x1, 3x3, 1x1 convolutions with 
 prediction's cross-entropy, is 0 in the paper. Maps of two sizes are pooled to the smaller.
 
 So the teacher's classifier has to read the mean of its last tapped map. ResNets, EfficientNets and MobileNetV2 are like
-that; others are refused, by shape before the start or by value in the first batch.
+that; others are refused, by shape before the start or by value in the first batch. So is a student with two heads, a
+distilled transformer: one head cannot be taken out of the mean of two.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgekd.distill.methods._features import (
     fold,
     frozen,
     full_precision,
+    leading_tokens,
     map_shape,
     pair_taps,
     paired_maps,
@@ -103,8 +105,14 @@ class SimKD(Method):
             raise ConfigError(*UNFIT)
         if not isinstance(head, nn.Linear):
             raise ConfigError("distill.method simkd: the teacher's classifier is not one linear layer", UNFIT[1])
+        shape = setup.student.shapes[tap]
+        if len(shape) == 2 and leading_tokens(shape[0]) == 2:
+            raise ConfigError(
+                "distill.method simkd: the student has a distillation token, hence two heads, and one is replaced here",
+                "Use a student with one head, such as deit_tiny_patch16_224, or another method: token, ofakd, srrl.",
+            )
         self.classifiers = (*frozen(head), setup.student.classifier)
-        ours, theirs = map_shape(setup.student.shapes[tap], tap)[1:], teacher.shapes[self.pairs[0].teacher][1:]
+        ours, theirs = map_shape(shape, tap)[1:], teacher.shapes[self.pairs[0].teacher][1:]
         size = (min(ours[0], theirs[0]), min(ours[1], theirs[1]))
         channels = (self.pairs[0].c_student, c_teacher // self.factor, c_teacher)
         self.record = {"tap": tap, "channels": channels, "num_classes": setup.num_classes}

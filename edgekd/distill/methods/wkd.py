@@ -9,9 +9,10 @@ The label is taken apart as in NKD, and W is over the other classes, at temperat
 
     L = CE - T_y log S_y + weight W, batch mean.
 
-T = 8, weight 600, kappa = 1, eta = 0.05, 10 iterations, and a weight that falls along a half cosine from epoch 150
-to 240, as in the authors' CIFAR-100 configuration of ResNet-32x4 to ResNet-8x4 (WRN-40-2 to ShuffleNet: 6 and 200;
-ImageNet: 2 and 30, falling from the start). Read in that code and in a summary that quotes the equations.
+T = 8, weight 600, kappa = 1, eta = 0.05, 10 iterations, and a weight that falls along a half cosine from epoch 150 to
+the last, 240 (`decay_start` and `decay_end`, shares of the run; a start of 1 keeps it), as in the authors' CIFAR-100
+configuration of ResNet-32x4 to ResNet-8x4 (WRN-40-2 to ShuffleNet: 6 and 200; ImageNet: 2 and 30, falling from the
+start). Read in that code and in a summary that quotes the equations.
 
 IR differs from the paper, whose CKA between the features of two classes takes a pass over the data: here it is the
 cosine of two prototypes. `relation` "logits" takes the teacher's mean logits of each class, centred, over as many
@@ -26,7 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgekd.distill.methods._base import Batch, Setup, Side
-from edgekd.distill.methods._logits import NOTHING, LogitMethod, class_mask, cosine, not_negative, positive
+from edgekd.distill.methods._logits import NOTHING, LogitMethod, class_mask, not_negative, positive, share
+from edgekd.distill.methods._schedules import cosine, progress, run_steps
 from edgekd.distill.methods.nkd import target_loss
 from edgekd.errors import ConfigError
 
@@ -63,27 +65,28 @@ class WKD(LogitMethod):
         kappa: float = 1.0,
         eta: float = 0.05,
         iterations: int = 10,
-        decay_start: float = 150.0,
-        decay_end: float = 240.0,
+        decay_start: float = 150 / 240,
+        decay_end: float = 1.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
         positive(self, temperature=temperature, kappa=kappa, eta=eta, iterations=iterations)
-        not_negative(self, weight=weight, decay_start=decay_start)
+        not_negative(self, weight=weight)
+        share(self, decay_start=decay_start, decay_end=decay_end)
         if relation not in ("logits", "classifier"):
             raise ConfigError(f"distill.method wkd: relation is {relation!r}", "Write logits or classifier.")
         if not isinstance(iterations, int):
             raise ConfigError(f"distill.method wkd: iterations is {iterations}", "Write a whole number, such as 10.")
-        if not decay_end > decay_start:
+        if decay_end < decay_start:
             raise ConfigError(
-                f"distill.method wkd: decay_end {decay_end} is not after decay_start {decay_start}",
-                "Write the two epochs between which the weight falls to 0.",
+                f"distill.method wkd: decay_end {decay_end} is before decay_start {decay_start}",
+                "Write the two shares of the run between which the weight falls to 0.",
             )
         self.temperature, self.weight, self.relation, self.kappa = temperature, weight, relation, kappa
         self.eta, self.iterations, self.decay_start, self.decay_end = eta, iterations, decay_start, decay_end
 
     def prepare(self, setup: Setup) -> None:
-        super().prepare(setup)
+        self.steps, self.samples = run_steps(self, setup, "decay_start"), len(setup.labels)
         k, device = setup.num_classes, setup.labels.device
         prototypes = torch.zeros(k, k, device=device)
         if self.relation == "classifier":
@@ -97,13 +100,13 @@ class WKD(LogitMethod):
         self.register_buffer("counts", torch.zeros(k, device=device))
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        mask, epoch = class_mask(batch.labels, student.shape[1]), self.epoch(batch, step)
+        mask = class_mask(batch.labels, student.shape[1])
         if self.relation == "logits" and self.counts.sum() < self.samples:
             self.prototypes += mask.float().T @ teacher
             self.counts += mask.float().sum(0)
         p, q = ((x / self.temperature).masked_fill(mask, NOTHING).softmax(1) for x in (student, teacher))
         work = transport(p, q, transport_cost(self.relations(), self.kappa), self.eta, self.iterations).mean()
-        left = 1 - cosine((epoch - self.decay_start) / (self.decay_end - self.decay_start))
+        left = 1 - cosine(progress(step / self.steps, self.decay_start, self.decay_end))
         return {
             "target": target_loss(student, teacher, batch.labels).mean(),
             "wkd": left * self.weight * work,
