@@ -19,7 +19,7 @@ from edgekd.config import DistillConfig, TapsConfig, TeacherConfig, TrainConfig
 from edgekd.data import Dataset, load_dataset
 from edgekd.data.augment import normalise
 from edgekd.distill import distill, train_teacher
-from edgekd.distill.methods._base import Batch
+from edgekd.distill.methods._base import Batch, Setup
 from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.schedule import augmentation, autocast_dtype, epoch_plan, learning_rate
 from edgekd.distill.targets import Layout, LiveTargets, replay
@@ -312,6 +312,27 @@ def test_crops_bring_several_views_of_an_image(data: Dataset, teacher: ModelSpec
     assert set(epoch_plan(config, 20, 0, 5, views=2)[0][1].tolist()) == {0, 1}
     run(tmp_path / "a", data, teacher, NullProgress(), crops=2, epochs=2)
     assert len(json.loads((tmp_path / "a" / "history.json").read_text())) == 2
+
+
+def test_a_method_is_told_the_steps_of_the_whole_run(data: Dataset, tmp_path: Path) -> None:
+    """Steps of the optimizer: neither the parts of a batch nor the crops of an image count."""
+    seen: list[int] = []
+
+    class Counting(CrossEntropy):
+        def prepare(self, setup: Setup) -> None:
+            seen.append(setup.steps)
+
+        def after_step(self, step: int) -> None:
+            seen.append(step)
+
+    spec = student(data)
+    config = TrainConfig(batch_size=64, epochs=2, accumulate=2, crops=2)
+    net = Tapped(build_random(spec, 0), spec.input_shape)
+    Trainer(tmp_path, net, spec, Counting(), None, data, augmentation(config, data, 0), config, 0).fit(
+        NullProgress(), "train"
+    )
+    total = 2 * (len(data.train) // 64)
+    assert seen == [total, *range(total)]
 
 
 def test_progressive_resizing_starts_small_and_ends_at_full_size(

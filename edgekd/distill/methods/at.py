@@ -1,9 +1,9 @@
-"""AT: match where both networks look, layer by layer (Zagoruyko and Komodakis 2017, eq. 2).
+"""AT: match where both networks look, layer by layer (Zagoruyko and Komodakis 2017, arXiv 1612.03928).
 
 Q(F) = vec(mean_c |F_c|^p) / ||.||_2, L = beta sum over layers of mean (Q(F_s) - Q(F_t))^2.
 
-beta = 1000 belongs to the mean over positions and images of the authors' code; eq. 2 has beta / 2 and a norm. Maps of
-two sizes are pooled to the smaller; tokens are folded to their grid. Neither channels nor scales need to agree.
+beta = 1000 belongs to the mean over positions and images of the authors' code; the paper has beta / 2 and a norm. Maps
+of two sizes are pooled to the smaller; tokens are folded to their grid. Neither channels nor scales need to agree.
 """
 
 from __future__ import annotations

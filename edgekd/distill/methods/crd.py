@@ -1,11 +1,11 @@
-"""CRD: tell which teacher and student embeddings are of one image, among many of other classes (Tian et al. 2020).
+"""CRD: tell which teacher and student embeddings are of one image, among many of other classes.
 
+Tian et al. 2020, arXiv 1910.10699, with the normalisation of the authors' code:
 v = W f / |W f| on both sides, h(a, b) = e^(a b / tau) / (e^(a b / tau) + K c), c the mean of e^(a b / tau) in the first
-batch; L = beta sum over both directions of mean_i [-log h(v_i, m_i) - sum over K negatives j of log (1 - h(v_i, m_j))]
-(eq. 18, 19 and the normalisation of the authors' code). m are memory banks of the other side's embeddings, one row a
-training sample, moving averages with momentum 0.5.
+batch; L = beta sum over both directions of mean_i [-log h(v_i, m_i) - sum over K negatives j of log (1 - h(v_i, m_j))].
+m are memory banks of the other side's embeddings, one row a training sample, moving averages with momentum 0.5.
 
-Defaults are the paper's for CIFAR-100. Negatives are drawn with replacement from the samples of other classes, as a
+Defaults are that code's for CIFAR-100. Negatives are drawn with replacement from the samples of other classes, as a
 function of (seed, step, sample); the authors' loader draws without. Scores against the whole bank [B, N] are gathered,
 which needs far less memory than gathering embeddings [B, K, 128]. The banks are buffers and change in `after_step`.
 """

@@ -1,4 +1,4 @@
-"""CWD: match where each channel is active, as a distribution over positions (Shu et al. 2021, section 3.2).
+"""CWD: match where each channel is active, as a distribution over positions (Shu et al. 2021, arXiv 2011.13256).
 
 p_c = softmax over positions of F_c / T; L = weight T^2 mean over channels and images of KL(p_c^t || p_c^s).
 

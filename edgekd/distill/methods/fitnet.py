@@ -1,4 +1,4 @@
-"""FitNet: regress the teacher's middle feature map, the hint, from the student's (Romero et al. 2015, eq. 3).
+"""FitNet: regress the hint, the teacher's middle map, from the student's (Romero et al. 2015, arXiv 1412.6550).
 
 L = mean (r(F_s) - F_t)^2, r a 1x1 convolution with BatchNorm; maps of two sizes are pooled to the smaller.
 

@@ -1,7 +1,7 @@
-"""MGD: generate the teacher's last features from the student's with a part of them masked (Yang et al. 2022, eq. 2-6).
+"""MGD: generate the teacher's last features from the student's with a part of them masked.
 
-M = 0 where a uniform draw is below lambda, else 1; L = alpha sum (conv(ReLU(conv(M A F_s))) - F_t)^2 / B, the
-convolutions 3x3, A a 1x1 convolution where the channels differ.
+Yang et al. 2022, arXiv 2205.01529: M = 0 where a uniform draw is below lambda, else 1;
+L = alpha sum (conv(ReLU(conv(M A F_s))) - F_t)^2 / B, the convolutions 3x3, A a 1x1 one where the channels differ.
 
 alpha = 7e-5 and lambda = 0.15 are the authors' for ImageNet, whose code masks whole channels for classification; on
 dense tasks they mask positions (alpha 2e-5, lambda 0.5 to 0.75). CIFAR-100 was not published. The mask is a function of

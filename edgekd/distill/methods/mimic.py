@@ -1,7 +1,7 @@
 """Mimic: regress the teacher's embedding, the input of its classifier, from the student's by a linear layer.
 
-L = mean (A e_s + b - e_t)^2: the hint of Romero et al. 2015 (eq. 3) on the penultimate layer, which Yang et al. 2021
-(section 3, feature matching, weight 1) and CLIP-KD (Yang et al. 2024, feature distillation) found enough alone.
+L = mean (A e_s + b - e_t)^2: the hint of Romero et al. 2015 on the penultimate layer, which Yang et al. 2021 (srrl's
+authors; feature matching, weight 1) and CLIP-KD (Yang et al. 2024, arXiv 2307.12732) found enough alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""OFA-KD: every stage of the student gets an exit to logits, and every exit learns the teacher's (Hao et al. 2023).
+"""OFA-KD: every stage of the student gets an exit to logits, and every exit learns the teacher's.
 
-With y the label, p the teacher's and q an exit's softmax at temperature T,
-L_ofa(q) = -mean [ ((1 + p_y)^eps - 1) log q_y + sum over c != y of p_c^eps log q_c ], the adaptive target enhancement
-of section 3; L = L_ofa(student) + sum over exits of L_ofa(exit). The student's own exit is a term of its own.
+Hao et al. 2023, arXiv 2310.19444. With y the label, p the teacher's and q an exit's softmax at temperature T,
+L_ofa(q) = -mean [ ((1 + p_y)^eps - 1) log q_y + sum over c != y of p_c^eps log q_c ], the adaptive target
+enhancement; L = L_ofa(student) + sum over exits of L_ofa(exit). The student's own exit is a term of its own.
 
 Features never meet, so any pair of families works and no teacher feature is needed. An exit of a map halves it by
 separable convolutions once for each stage that follows, pools it and classifies; an exit of tokens has as many

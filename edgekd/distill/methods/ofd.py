@@ -1,4 +1,4 @@
-"""OFD: regress the features before the ReLU, and only what the ReLU lets matter (Heo et al. 2019, section 3).
+"""OFD: regress the features before the ReLU, and only what it lets matter (Heo et al. 2019, arXiv 1904.01866).
 
 Margin ReLU T = max(F_t, m), m_c < 0 the mean of channel c's negative values; S = BatchNorm(conv1x1(F_s));
 partial distance d = sum over entries of (T - S)^2, 0 where S <= T <= 0; L = 1/1000 sum over layers of d / (B 2^k),

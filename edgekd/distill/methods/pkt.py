@@ -1,5 +1,6 @@
-"""PKT: match the probabilities of picking one image as another's neighbour (Passalis and Tefas 2018, section 3).
+"""PKT: match the probabilities of picking one image as another's neighbour.
 
+Passalis and Tefas 2018, arXiv 1803.10837:
 K(a, b) = (cos(a, b) + 1) / 2, p(j | i) = K(x_i, x_j) / sum_k K(x_i, x_k); L = lambda mean_ij p^t log (p^t / p^s).
 
 As in the authors' code an image counts among its own neighbours, and the mean is over all B^2 pairs: lambda = 30000

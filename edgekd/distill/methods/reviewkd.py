@@ -1,4 +1,4 @@
-"""ReviewKD: every teacher layer reviewed by the student's layers at its depth and deeper (Chen et al. 2021, section 3).
+"""ReviewKD: every teacher layer reviewed by the student's at its depth and deeper (Chen et al. 2021, arXiv 2104.09044).
 
 From the deepest level up, attention-based fusion (ABF): x = conv(F_s), x <- a x + b up(x_deeper) with [a, b] =
 sigmoid(conv [x, up(x_deeper)]), y = conv(x) as wide as the teacher. Hierarchical context loss (HCL) of y and F_t: mean

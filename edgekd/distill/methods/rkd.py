@@ -1,4 +1,4 @@
-"""RKD: keep the distances and angles among a batch's embeddings (Park et al. 2019, eq. 5-10).
+"""RKD: keep the distances and angles among a batch's embeddings (Park et al. 2019, arXiv 1904.05068).
 
 psi_D(i, j) = |x_i - x_j| / mean distance, psi_A(i, j, k) = cos of the angle at x_j between x_i and x_k;
 L = 25 huber(psi_D^s, psi_D^t) + 50 huber(psi_A^s, psi_A^t), means over all pairs and triplets.

@@ -1,4 +1,4 @@
-"""SimKD: the teacher's classifier ships, and the student only learns to feed it (Chen et al. 2022, eq. 3).
+"""SimKD: the teacher's classifier ships, and the student only learns to feed it (Chen et al. 2022, arXiv 2203.14001).
 
 L = mean (P(F_s) - F_t)^2 on the last maps, P = 1x1, 3x3, 1x1 convolutions with BatchNorm and ReLU, the inner two
 `factor` times narrower than the teacher; the prediction is W_t pool(P(F_s)). No label is used: alpha, the weight of the

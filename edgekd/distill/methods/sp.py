@@ -1,4 +1,4 @@
-"""SP: images that look alike to the teacher shall look alike to the student (Tung and Mori 2019, section 3).
+"""SP: images that look alike to the teacher shall look alike to the student (Tung and Mori 2019, arXiv 1907.09682).
 
 G = rows of A A^T over their L2 norms, A [B, C * H * W] the last features flattened; L = gamma ||G_s - G_t||_F^2 / B^2.
 

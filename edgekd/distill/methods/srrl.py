@@ -1,6 +1,6 @@
 """SRRL: the student's embedding, put through the teacher's classifier, shall give the teacher's logits.
 
-Yang et al. 2021, section 3: L = alpha mean (P e_s - e_t)^2 + beta mean (W_t P e_s - z_t)^2, alpha = beta = 1, W_t the
+Yang et al., ICLR 2021: L = alpha mean (P e_s - e_t)^2 + beta mean (W_t P e_s - z_t)^2, alpha = beta = 1, W_t the
 teacher's frozen classifier, P a linear layer with BatchNorm. The authors' P ends in a ReLU; it is left out, since the
 embedding of a transformer has no sign. P and W_t are dropped at export.
 """

@@ -1,4 +1,4 @@
-"""VID: a variational bound on the information the layers share (Ahn et al. 2019, section 2).
+"""VID: a variational bound on the information the layers share (Ahn et al. 2019, arXiv 1904.05835).
 
 L = sum over layers of mean [(F_t - mu(F_s))^2 / (2 sigma_c^2) + log(sigma_c^2) / 2], sigma_c^2 = softplus(a_c) + eps.
 
