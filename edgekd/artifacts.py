@@ -34,8 +34,10 @@ class Artifact:
 class ModelSpec(Artifact):
     """How to build a model; a searched student's `kwargs` are its genotype.
 
-    `source` is who builds it: `timm`, `torchvision`, or `edgekd` for a reference net of `edgekd.models`. `weights` is a
-    file, HUB, or None for random ones. `input_shape` is (C, H, W), without the batch; `mean`, `std` normalise inputs.
+    `source` is who builds it: `timm`, `torchvision`, `edgekd` for a reference net of `edgekd.models`, or `onnx` for a
+    file that ONNX Runtime runs. `weights` is a file, HUB, or None for random ones. `input_shape` is (C, H, W), without
+    the batch; `mean`, `std` normalise inputs; the model itself resizes them to `resize` pixels where that is given.
+    `around` is what a distillation method ships around the network: {"class": "module:Class", "kwargs": {...}}.
     """
 
     source: str
@@ -46,6 +48,8 @@ class ModelSpec(Artifact):
     weights: str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: int | None = None
+    around: dict[str, Any] | None = None
 
     def fingerprint(self) -> str:
         """Content, never a path: a weights file counts by its bytes."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from edgekd import processes
 from edgekd.errors import EdgekdError, RunDirectoryError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except EdgekdError as error:
+            if processes.rank():  # the first process says it
+                raise typer.Exit(error.exit_code) from None
             _stop(f"error: {error.what}\n{error.fix}", error.exit_code)
         except KeyboardInterrupt:
             _stop("stopped; the same command goes on from here", 130)
@@ -112,7 +115,7 @@ def _working(run: Path | None, json: bool) -> Iterator[Progress]:
 
     _RUN.set(run)
     with redirect_stdout(sys.stderr):
-        yield NullProgress() if json else RichProgress() if sys.stderr.isatty() else PlainProgress()
+        yield NullProgress() if json or processes.rank() else RichProgress() if sys.stderr.isatty() else PlainProgress()
 
 
 @app.command()
@@ -150,7 +153,15 @@ def compress(
         return
     with _working(out, json) as progress:
         report = pipeline.compress(run_config, out, progress=progress, **stages)
-    render.report(report, out, json)
+    _show(report, out, json)
+
+
+def _show(report: dict[str, Any], out: Path, json: bool) -> None:
+    """The report; nothing in a process that only helped."""
+    from edgekd import render
+
+    if report:
+        render.report(report, out, json)
 
 
 def _stage(
@@ -163,7 +174,7 @@ def _stage(
     **flags: Any,
 ) -> None:
     """The chain as far as stage `name`: of an existing run directory, or of a config and flags."""
-    from edgekd import pipeline, render
+    from edgekd import pipeline
 
     if source is not None and source.is_dir():
         if assignments or out or any(value is not None for value in flags.values()):
@@ -172,13 +183,13 @@ def _stage(
             )
         with _working(source, json) as progress:
             report = pipeline.run_stage(name, source, force=force, progress=progress)
-        render.report(report, source, json)
+        _show(report, source, json)
         return
     config = _config(source, assignments, **flags)
     out = out or _default_out(source, config)
     with _working(out, json) as progress:
         report = pipeline.compress(config, out, until=name, force=[name] if force else [], progress=progress)
-    render.report(report, out, json)
+    _show(report, out, json)
 
 
 @app.command()
@@ -346,13 +357,43 @@ def init(
     typer.echo(f"wrote {file}; run: edgekd compress {file}")
 
 
-@app.command()
-def methods(name: Annotated[str | None, typer.Argument(help="Show this one only.")] = None, json: Json = False) -> None:
-    """The distillation methods."""
-    from edgekd import render
-    from edgekd.catalog import METHODS, find
+methods_app = typer.Typer(help="The distillation methods.", rich_markup_mode=None)
+app.add_typer(methods_app, name="methods")
 
-    render.rows([find(METHODS, "method", name)] if name is not None else list(METHODS.values()), json, title="methods")
+
+@methods_app.callback(invoke_without_command=True)
+def methods(
+    context: typer.Context,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a training step with each, relative to kd, on this machine.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The distillation methods."""
+    if context.invoked_subcommand is not None:
+        return
+    from edgekd import render
+    from edgekd.catalog import METHODS
+
+    if not measure:
+        render.rows([row.line() for row in METHODS.values()], json, title="methods")
+        return
+    from edgekd.distill.listing import measure_methods
+
+    with _working(None, json) as progress:
+        rows = measure_methods(progress)
+    render.rows(rows, json, title="a training step, by method")
+
+
+@methods_app.command("show")
+def show_method(
+    name: Annotated[str, typer.Argument(help="Of the list, or FILE.py:CLASS.")], json: Json = False
+) -> None:
+    """One method: its formula and sources, its options with their defaults."""
+    from edgekd import render
+    from edgekd.distill.listing import describe_method
+
+    render.method(describe_method(name), json)
 
 
 spaces = typer.Typer(rich_markup_mode=None)

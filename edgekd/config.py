@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from edgekd.errors import ConfigError
 
@@ -39,6 +40,14 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the processor has bf16 arithmetic"
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "off", description="torch.compile; auto: where a few timed steps are faster, so two runs may round differently"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts a batch is computed in where memory is short; BatchNorm and the method see a part"
+    )
+    mixup: float = Field(0.0, ge=0, description="a of Beta(a, a), the shares two images are mixed in; 0 for none")
+    crops: int = Field(1, ge=1, description="views of an image in one batch, which then has so many images fewer")
     checkpoint_seconds: float = Field(20.0, gt=0, description="a killed run loses at most this much training")
 
 
@@ -46,10 +55,15 @@ class TeacherConfig(Section):
     source: str | None = Field(
         None, description="timm:NAME, torchvision:NAME, edgekd:NAME or file:PATH; null: train one on the spot"
     )
-    arch: str | None = Field(None, description="architecture of a file:PATH teacher, such as resnet56")
+    arch: str | None = Field(
+        None, description="architecture of a file:PATH teacher, such as resnet56; an .onnx file needs none"
+    )
     name: str = Field("resnet32", description="the reference net that is trained when there is no source")
     mean: tuple[float, ...] | None = Field(None, description="input normalisation; null: the model's, else the data's")
     std: tuple[float, ...] | None = None
+    image_size: int | None = Field(
+        None, ge=8, description="pixels of the images it takes, which are resized for it; null: the data's"
+    )
     train: TrainConfig = Field(default_factory=TrainConfig)
 
 
@@ -67,13 +81,88 @@ class SearchConfig(Section):
     max_macs: int | None = Field(None, ge=1)
 
 
+@dataclass(frozen=True)
+class MethodChoice:
+    """One entry of `distill.method`: a name, its options, and a factor on its terms."""
+
+    name: str
+    options: Mapping[str, Any]
+    factor: float = 1.0
+
+
+def method_choices(value: Any) -> list[MethodChoice]:
+    """The entries of `distill.method`: NAME, {NAME: {option: value}}, {NAME: factor}, or a list of those.
+
+    Raises ConfigError.
+    """
+    choices = []
+    for entry in value if isinstance(value, list | tuple) and value else [value]:
+        named = {entry: None} if isinstance(entry, str) else entry
+        if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named):
+            raise ConfigError(
+                f"distill.method: {entry!r} is not a method",
+                "Write kd, {dkd: {beta: 8}}, {rkd: 0.5} or a list of those.",
+            )
+        for name, given in named.items():
+            if isinstance(given, dict) or given is None:
+                choices.append(MethodChoice(name, given or {}))
+            else:
+                choices.append(MethodChoice(name, {}, positive(given, name)))
+    return choices
+
+
+def positive(value: Any, method: str) -> float:
+    """A factor on a method's terms. Raises ConfigError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(
+            f"distill.method.{method}: {value!r} is neither options nor a factor above 0",
+            f"Write {{{method}: 0.5}}, or {{{method}: {{option: value}}}}.",
+        )
+    return float(value)
+
+
+def _method(value: Any) -> Any:
+    method_choices(value)
+    return value
+
+
+class TapsConfig(Section):
+    """Modules whose outputs methods on features compare."""
+
+    student: tuple[str, ...] | None = Field(None, description="module names; null: the ends of its stages")
+    teacher: tuple[str, ...] | None = Field(None, description="the same of the teacher")
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # Beyer et al. 2022: teacher and student see one mixed image, the loss is the plain KL, labels are not used.
+    "funmatch": {"method": {"kd": {"temperature": 1.0, "alpha": 1.0}}, "mixup": 1.0, "targets": "live"},
+}
+
+
 class DistillConfig(TrainConfig):
-    method: str = "kd"
-    temperature: float = Field(4.0, gt=0)
-    alpha: float = Field(0.9, ge=0, le=1, description="weight of the teacher; 1 - alpha is the label's")
-    zscore: bool = Field(False, description="standardise logits per row before the softmax (LSKD)")
+    recipe: Literal["funmatch"] | None = Field(
+        None, description="sets what is not set here: consistent teaching with mixup, best in many epochs"
+    )
+    method: Annotated[Any, AfterValidator(_method)] = Field(
+        "kd", description="`edgekd methods` lists them; {NAME: {option: value}}, {NAME: factor}, or a list"
+    )
     targets: Literal["replay", "live"] = "replay"
     views: int = Field(4, ge=1, description="augmented views per image whose teacher outputs replay stores")
+    top_k: int | None = Field(
+        None,
+        ge=1,
+        description="logits replay stores of a view; null: all of up to 1000 classes, else the 100 largest",
+    )
+    ensemble: Literal["mean", "confidence"] = Field(
+        "mean", description="of several teachers' logits; confidence weights them by image as CA-MKD does"
+    )
+    weights: tuple[float, ...] | None = Field(None, description="of the teachers in the mean; null: equal")
+    taps: TapsConfig = Field(default_factory=TapsConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe(cls, record: Any) -> Any:
+        return {**RECIPES.get(str(record.get("recipe")), {}), **record} if isinstance(record, dict) else record
 
 
 class QadConfig(Section):
@@ -111,6 +200,9 @@ class RunConfig(Section):
     data: str = Field(description="a folder, .npz, .parquet, sheet archive, or the word digits")
     target: str = Field(description="a name that `edgekd targets` lists")
     teacher: Annotated[TeacherConfig, BeforeValidator(_teacher)] = Field(default_factory=TeacherConfig)
+    teachers: tuple[Annotated[TeacherConfig, BeforeValidator(_teacher)], ...] = Field(
+        (), description="more to distil from, together with the first, which search, QAD and the report go by"
+    )
     latency: str | None = Field(
         None, description="limit for the INT8 student at batch 1: 2ms, 500us or 6x (the teacher's)"
     )
@@ -122,6 +214,15 @@ class RunConfig(Section):
     quantize: QuantizeConfig = Field(default_factory=QuantizeConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     profile: ProfileConfig = Field(default_factory=ProfileConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_teacher(cls, record: Any) -> Any:
+        """`teacher: [a, b]` is teacher a and one more."""
+        several = record.get("teacher") if isinstance(record, dict) else None
+        if not isinstance(several, list) or not several:
+            return record
+        return {**record, "teacher": several[0], "teachers": [*several[1:], *record.get("teachers", ())]}
 
     def model_post_init(self, _context: Any) -> None:
         if self.latency is not None:
@@ -184,11 +285,33 @@ def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
     data = record.get("data")
     if isinstance(data, str) and (directory / data).exists():
         record["data"] = str((directory / data).resolve())
-    teacher = record.get("teacher")
-    source = teacher.get("source") if isinstance(teacher, dict) else teacher
-    if isinstance(source, str) and source.startswith("file:") and (directory / source[5:]).exists():
-        anchored = f"file:{(directory / source[5:]).resolve()}"
-        record["teacher"] = {**teacher, "source": anchored} if isinstance(teacher, dict) else anchored
+    for key in ("teacher", "teachers"):
+        if key in record:
+            record[key] = _anchor_teacher(record[key], directory)
+    distill = record.get("distill")
+    if isinstance(distill, dict) and "method" in distill:
+        distill["method"] = _anchor_method(distill["method"], directory)
+
+
+def _anchor_teacher(value: Any, directory: Path) -> Any:
+    """`file:PATH` of one teacher or several, with the file found from `directory`."""
+    if isinstance(value, list):
+        return [_anchor_teacher(entry, directory) for entry in value]
+    if isinstance(value, dict):
+        return {**value, "source": _anchor_teacher(value.get("source"), directory)}
+    if isinstance(value, str) and value.startswith("file:") and (directory / value[5:]).exists():
+        return f"file:{(directory / value[5:]).resolve()}"
+    return value
+
+
+def _anchor_method(value: Any, directory: Path) -> Any:
+    """`FILE.py:CLASS` anywhere in `distill.method`, with the file found from `directory`."""
+    if isinstance(value, list):
+        return [_anchor_method(entry, directory) for entry in value]
+    if isinstance(value, dict):
+        return {_anchor_method(name, directory): options for name, options in value.items()}
+    file, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return f"{(directory / file).resolve()}:{name}" if colon and (directory / file).is_file() else value
 
 
 def _assign(record: dict[str, Any], key: str, value: Any) -> None:
@@ -224,6 +347,11 @@ def section_fields(parents: Sequence[str]) -> list[str]:
     """The keys of the section at a dotted path."""
     model: type[BaseModel] = RunConfig
     for parent in parents:
+        if parent.isdigit():  # of a list, whose name came before
+            continue
+        if parent == "teachers":
+            model = TeacherConfig
+            continue
         default = model.model_fields[parent].get_default(call_default_factory=True, validated_data={})
         model = type(default)
     return list(model.model_fields)

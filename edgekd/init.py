@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edgekd.config import RunConfig
+from edgekd.config import RunConfig, TeacherConfig
 from edgekd.errors import ConfigError
 from edgekd.profile.devices import load_device
 from edgekd.stage import write_atomic
@@ -44,10 +44,15 @@ def _relative(config: RunConfig, directory: Path) -> RunConfig:
     def anchored(path: str) -> str:
         return os.path.relpath(path, directory) if Path(path).exists() and not Path(path).is_absolute() else path
 
-    teacher = config.teacher
-    if teacher.source is not None and teacher.source.startswith("file:"):
-        teacher = teacher.model_copy(update={"source": f"file:{anchored(teacher.source[5:])}"})
-    return config.model_copy(update={"data": anchored(config.data), "teacher": teacher})
+    def moved(teacher: TeacherConfig) -> TeacherConfig:
+        if teacher.source is None or not teacher.source.startswith("file:"):
+            return teacher
+        return teacher.model_copy(update={"source": f"file:{anchored(teacher.source[5:])}"})
+
+    teachers = tuple(map(moved, config.teachers))
+    return config.model_copy(
+        update={"data": anchored(config.data), "teacher": moved(config.teacher), "teachers": teachers}
+    )
 
 
 def _lines(section: BaseModel, depth: int) -> list[str]:
@@ -64,7 +69,10 @@ def _lines(section: BaseModel, depth: int) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10_000)
+    if isinstance(value, tuple):
+        sections = (v.model_dump(mode="json", exclude_defaults=True) if isinstance(v, BaseModel) else v for v in value)
+        value = list(sections)
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

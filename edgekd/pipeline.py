@@ -18,9 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import processes
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
 from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
-from edgekd.config import RunConfig, TrainConfig
+from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, StageResult, digest_file, fingerprint, write_json
@@ -32,7 +33,7 @@ STAGES = ("search", "distill", "quantize", "export", "profile")
 TRAINED = ("teacher", *STAGES)  # a run without a teacher trains one first
 
 # Raise a stage's number when its code changes what it computes: old results are then not taken for new ones.
-VERSIONS = {"teacher": 1, "search": 2, "distill": 2, "quantize": 2, "export": 1, "profile": 1}
+VERSIONS = {"teacher": 1, "search": 2, "distill": 3, "quantize": 2, "export": 1, "profile": 1}
 
 PACKAGES = ("edgekd", "torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -58,8 +59,29 @@ def compress(
 
     `until` is the last stage, `start` the first one that is checked: those before it are taken as they are. `force`
     names stages that are done again. Raises InputError before anything is written, RunError when a stage fails.
+
+    Of several processes (see `edgekd.processes`) the first does this; the others help it train and return {}.
     """
     chain = Chain(config, out, progress or NullProgress())
+    if processes.rank():
+        _help(chain)
+        return {}
+    try:
+        return _compress(chain, until, start, force)
+    finally:
+        if not chain.training:  # else they are in the middle of it, and end with this process
+            processes.broadcast(None)
+
+
+def _help(chain: Chain) -> None:
+    """Train along, as often as the first process asks for it."""
+    while (work := processes.broadcast(None)) is not None:
+        name, out = work
+        getattr(chain, f"_{name}")(Path(out))
+
+
+def _compress(chain: Chain, until: str | None, start: str | None, force: Sequence[str]) -> dict[str, Any]:
+    out = chain.out
     names = chain.stages(until, start, force)
     if not all(stage.cached for stage in _walk(chain, names, force)):
         chain.validate()
@@ -158,9 +180,13 @@ class Chain:
         from edgekd.profile.devices import load_device
 
         self.config, self.out, self.progress = config, out, progress
+        self.training = False  # with the other processes
         self.run = RunDirectory(out)
         self.device = load_device(config.target)
-        find(METHODS, "distill.method", config.distill.method)
+        self.methods = method_choices(config.distill.method)
+        for choice in self.methods:
+            if ":" not in choice.name:  # else a user's own, imported where it is needed
+                find(METHODS, "distill.method", choice.name)
         find(SCORERS, "search.scorer", config.search.scorer)
         find(SPACES, "search.space", config.search.space)
         self.scheme = find(SCHEMES, "quantize.scheme", config.quantize.scheme or self.device.scheme).name
@@ -186,11 +212,18 @@ class Chain:
         return names[first : last + 1]
 
     def validate(self) -> None:
-        """Read the data and the teacher before anything is written."""
-        if self.config.teacher.source is not None:
-            _ = self.teacher
-        else:
-            _ = self.data
+        """Read the method's options, the data and the teacher before anything is written."""
+        from edgekd.distill.methods._combined import make_method
+
+        make_method(self.methods, self.config.distill.label_smoothing, self.config.seed)
+        teacher = self.config.teacher
+        if str(teacher.source).endswith(".onnx") and teacher.image_size is not None:
+            raise ConfigError(
+                "teacher.image_size: the first teacher is measured as it is, and an ONNX file does not resize",
+                "Name it under teachers, or export it with a Resize at its start.",
+            )
+        _ = self.data if teacher.source is None else self.teacher
+        _ = self.others
 
     # --- inputs --------------------------------------------------------------------------------------------------
 
@@ -231,17 +264,21 @@ class Chain:
 
         return resolve_teacher(self.config.teacher, self.data)
 
+    @cached_property
+    def others(self) -> list[ModelSpec]:
+        """The further teachers that distill learns from."""
+        from edgekd.models import resolve_teacher
+
+        for i, teacher in enumerate(self.config.teachers):
+            if teacher.source is None:
+                raise ConfigError(f"teachers.{i}.source is required", "Only the first teacher is trained on the spot.")
+        return [resolve_teacher(teacher, self.data) for teacher in self.config.teachers]
+
     @property
     def teacher_inputs(self) -> Any:
         """The teacher's identity without building it: its bytes and what the config says of it."""
         config = self.config.teacher
-        if config.source is None:
-            return Checkpoint.load(self.out / "teacher").fingerprint()
-        record = config.model_dump(mode="json", exclude={"train", "name"})
-        if config.source.startswith("file:"):
-            path = Path(config.source[5:])
-            record["source"] = digest_file(path) if path.is_file() else config.source
-        return record
+        return Checkpoint.load(self.out / "teacher").fingerprint() if config.source is None else _teacher_inputs(config)
 
     @property
     def student(self) -> ModelSpec:
@@ -272,8 +309,11 @@ class Chain:
             search = config.search.model_dump(mode="json")
             return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
         if name == "distill":
-            distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds"})
-            return {**common, "student": self.student.fingerprint(), "config": distill}
+            distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
+            methods = [[_identity(m.name), m.options, m.factor] for m in self.methods]
+            others = [_teacher_inputs(teacher) for teacher in config.teachers]
+            own = {"config": distill, "methods": methods, "teachers": others}
+            return {**common, "student": self.student.fingerprint(), **own}
         common["student"] = Checkpoint.load(self.out / "distill").fingerprint()
         common["device"] = self._device_inputs
         common["opset"] = config.export.opset
@@ -293,7 +333,15 @@ class Chain:
     # --- doing ---------------------------------------------------------------------------------------------------
 
     def do(self, name: str, *, force: bool) -> StageResult:
-        return self.run.run(name, self.inputs(name), getattr(self, f"_{name}"), force=force)
+        def fill(out: Path) -> None:
+            if self.training:
+                processes.broadcast((name, str(out)))
+            getattr(self, f"_{name}")(out)
+
+        self.training = processes.count() > 1 and name in ("teacher", "search", "distill")
+        result = self.run.run(name, self.inputs(name), fill, force=force)
+        self.training = False
+        return result
 
     def _teacher(self, out: Path) -> None:
         from edgekd.distill import train_teacher
@@ -332,6 +380,7 @@ class Chain:
             config=self.config.distill,
             seed=self.config.seed,
             progress=self.progress,
+            others=self.others,
         )
 
     def _quantize(self, out: Path) -> None:
@@ -454,6 +503,20 @@ class Chain:
         return {"cpu": cpu_name()}
 
 
+def _teacher_inputs(config: TeacherConfig) -> Any:
+    record = config.model_dump(mode="json", exclude={"train", "name"})
+    if config.source is not None and config.source.startswith("file:"):
+        path = Path(config.source[5:])
+        record["source"] = digest_file(path) if path.is_file() else config.source
+    return record
+
+
+def _identity(method: str) -> str:
+    """A method's name; of a user's file its class and content."""
+    file, _, name = method.rpartition(":")
+    return f"{digest_file(Path(file))}:{name}" if file.endswith(".py") and Path(file).is_file() else method
+
+
 def _estimate(chain: Chain) -> dict[str, float]:
     """Rough seconds a stage: images x MACs over the rate of one timed training step of ResNet-20 here.
 
@@ -481,7 +544,9 @@ def _estimate(chain: Chain) -> dict[str, float]:
     macs = cost(build_model(chain.teacher_spec if own else chain.teacher), data.input_shape).macs
     forward, n, test = per_image / 3 * macs / cost(model, data.input_shape).macs, len(data.train), len(data.test)
     train = per_image * student / cost(model, data.input_shape).macs * n
-    passes = config.distill.views if config.distill.targets == "replay" else config.distill.epochs
+    stored = all(METHODS[m.name].replayable for m in chain.methods if m.name in METHODS) and not config.distill.mixup
+    passes = config.distill.views if stored and config.distill.targets == "replay" else config.distill.epochs
+    passes *= 1 + len(config.teachers)
     runs_networks = not config.search.student and not SCORERS[config.search.scorer].cost.startswith("none")
     search = config.search.evaluations * config.search.inits if runs_networks else 0
     return {

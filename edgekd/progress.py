@@ -14,9 +14,11 @@ class Task(Protocol):
 
 
 class Progress(Protocol):
-    """`with progress.task("distill", total=100) as task: task.advance()`."""
+    """`with progress.task("distill", total=100) as task: task.advance()`; `progress.note` says one line."""
 
     def task(self, name: str, total: float, done: float = 0) -> AbstractContextManager[Task]: ...
+
+    def note(self, text: str) -> None: ...
 
 
 class _Silent:
@@ -30,9 +32,16 @@ class NullProgress:
     def task(self, name: str, total: float, done: float = 0) -> Iterator[Task]:
         yield _Silent()
 
+    def note(self, text: str) -> None: ...
+
 
 class RichProgress:
     """A bar with elapsed and remaining time on standard error."""
+
+    def note(self, text: str) -> None:
+        from rich.console import Console
+
+        Console(stderr=True).print(text, style="dim", markup=False, highlight=False)
 
     @contextmanager
     def task(self, name: str, total: float, done: float = 0) -> Iterator[Task]:
@@ -59,6 +68,9 @@ class RichProgress:
 
 class PlainProgress:
     """Lines on standard error for a log: one where a task starts, then its share and ETA every ten seconds."""
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, name: str, total: float, done: float = 0) -> Iterator[Task]:

@@ -58,7 +58,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.1f}"
+        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value)) or "-"
     if isinstance(value, dict):
@@ -112,6 +112,21 @@ def explanation(record: Mapping[str, Any], as_json: bool) -> None:
     rows = [[r["layer"], str(r["count"]), f"{r['ms']:.4f}", f"{r['share']:.0%}"] for r in record["layers"]]
     columns = {"layer": "left", "times": "right", "ms": "right", "share": "right"}
     table(f"latency {record['latency_ms']:.3g} ms, operator by operator", columns, rows)
+
+
+def method(record: Mapping[str, Any], as_json: bool) -> None:
+    """A method's formula and sources as its module says them, what it needs, and its options."""
+    if as_json:
+        emit(dict(record))
+        return
+    print(f"{record['name']}: {record['summary']}\n\n{record['formula']}\n")
+    shown = ("family", "paper", "needs", "replay", "owns_labels", "min_classes", "ships_extra", "anchor")
+    for key in shown:
+        print(f"{key.replace('_', ' '):<12} {_cell(record[key])}")
+    print("options")
+    for name, default in record["options"].items():
+        short = float(f"{default:.5g}") if isinstance(default, float) else default  # 1/12 has no end
+        print(f"  {name} = {short!r}")
 
 
 def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from typer.testing import CliRunner
 
 from edgekd.cli import app
 from edgekd.data import load_dataset
 from edgekd.data.augment import Augment
-from edgekd.distill.targets import LiveTargets, replay
+from edgekd.distill.targets import Layout, LiveTargets, replay
+from edgekd.errors import DiskFullError
+from edgekd.models.taps import Outputs
 from edgekd.progress import NullProgress
 from edgekd.stage import RunDirectory
 
@@ -193,12 +194,15 @@ def test_no_disk_space(small_disk: Path) -> None:
     assert not [entry.name for entry in out.iterdir() if not entry.name.startswith(".")]
 
 
-def test_no_disk_space_for_the_replay_table(small_disk: Path) -> None:
-    """Memory-mapped, it would end the process with SIGBUS at the first page the disk lacks."""
+def test_no_disk_space_for_the_teachers_targets(small_disk: Path) -> None:
+    """Memory-mapped, they would end the process with SIGBUS at the first page the disk lacks."""
     data = load_dataset("digits")
-    teacher = LiveTargets(nn.Flatten(), data.mean, data.std)
-    with pytest.raises(OSError, match="No space left"):
-        replay(small_disk / "replay", teacher, data, Augment(0, 1, False), 100, torch.device("cpu"), NullProgress())
+    live = LiveTargets(lambda images: Outputs(images.flatten(1)), data.mean, data.std)
+    views = 100
+    with pytest.raises(DiskFullError, match=f"take {views * len(data.train) * 2 * 64 + 600:,} bytes"):
+        replay(
+            small_disk / "x", live, Layout(64), data, Augment(0, 1, False), views, torch.device("cpu"), NullProgress()
+        )
 
 
 def test_second_run_in_the_same_directory(out: Path) -> None:

@@ -256,10 +256,38 @@ def test_a_point_that_the_target_excludes(monkeypatch: pytest.MonkeyPatch) -> No
     assert "Write depths=1,1,1 widths=16,16,16" in refused.stderr
 
 
-def test_one_method() -> None:
-    assert [row["name"] for row in json.loads(edgekd("methods", "kd", "--json").stdout)] == ["kd"]
-    unknown = edgekd("methods", "kdd")
+def test_one_method(tmp_path: Path) -> None:
+    record = json.loads(edgekd("methods", "show", "kd", "--json").stdout)
+    assert record["name"] == "kd" and record["options"]["temperature"] == 4.0
+    shown = edgekd("methods", "show", "kd").stdout
+    assert "T^2 KL(" in shown and "Hinton et al. 2015" in shown and "temperature = 4.0" in shown
+    assert "warmup = 0.083333\n" in edgekd("methods", "show", "dkd").stdout
+    unknown = edgekd("methods", "show", "kdd")
     assert unknown.exit_code == 2 and "Known: kd" in unknown.stderr
+    own = tmp_path / "my.py"
+    lines = ["class Mine(Method):", '    """Nothing."""', "    def __init__(self, a: int = 1) -> None:", "        ..."]
+    own.write_text("\n".join(['"""L = 0."""', "from edgekd.distill.methods._base import Method", *lines]))
+    shown = edgekd("methods", "show", f"{own}:Mine").stdout
+    assert "Mine: Nothing." in shown and "L = 0." in shown and "a = 1" in shown
+
+
+def test_methods_say_what_they_need() -> None:
+    rows = {row["name"]: row for row in json.loads(edgekd("methods", "--json").stdout)}
+    assert rows["kd"]["replay"] and rows["kd"]["owns_labels"] and rows["kd"]["needs"] == ["labels"]
+    assert set(rows["kd"]) == {"name", "family", "needs", "replay", "owns_labels", "anchor", "paper"}
+
+
+def test_methods_are_timed_against_kd(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekd.catalog import METHODS
+    from edgekd.distill import listing
+
+    few = {name: METHODS[name] for name in ("ce", "kd")}
+    monkeypatch.setattr(listing, "METHODS", few)
+    monkeypatch.setattr(listing, "TIMED", 3)
+    monkeypatch.setattr(listing, "BATCH", 8)
+    rows = {row["name"]: row for row in json.loads(edgekd("methods", "--measure", "--json").stdout)}
+    assert rows.keys() == {"ce", "kd"} and rows["kd"]["of_kd"] == 1 and rows["ce"]["step_ms"] > 0
+    assert (rows["ce"]["targets"], rows["kd"]["targets"]) == ("-", "replay")
 
 
 def test_init_gives_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,10 @@ def test_later_sources_win(tmp_path: Path) -> None:
 
 def test_set_takes_yaml_values() -> None:
     config = load_config(
-        None, ["profile.batches=[1, 8]", "distill.ema=null", "distill.lr=1e-3", "distill.zscore=true"], NEEDED
+        None, ["profile.batches=[1, 8]", "distill.ema=null", "distill.lr=1e-3", "distill.method.kd.zscore=true"], NEEDED
     )
-    assert config.profile.batches == (1, 8) and config.distill.lr == 1e-3 and config.distill.zscore
+    assert config.profile.batches == (1, 8) and config.distill.lr == 1e-3
+    assert config.distill.method == {"kd": {"zscore": True}}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from edgekd.catalog._row import Row
 
@@ -11,14 +12,30 @@ from edgekd.catalog._row import Row
 class MethodRow(Row):
     family: str  # logit | feature | relation | token | policy
     paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings unlabelled live
+    needs: tuple[str, ...]  # of: labels features embeddings all_logits unlabelled live
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
+    owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
+    permutable: bool = True  # the loss does not depend on the order of a batch
+    ships_extra: bool = False  # `export` returns more than the plain student
 
     @property
     def replayable(self) -> bool:
+        """Whether stored teacher outputs, logits and embeddings, are enough."""
         return not {"features", "live"} & set(self.needs)
+
+    def line(self) -> dict[str, Any]:
+        """What a table of methods says of it."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "needs": self.needs,
+            "replay": self.replayable,
+            "owns_labels": self.owns_labels,
+            "anchor": self.anchor,
+            "paper": self.paper,
+        }
 
 
 METHODS = {
@@ -32,15 +49,238 @@ METHODS = {
             paper="-",
             needs=("labels",),
             anchor="CIFAR-100 ResNet-20: 69.06",
+            owns_labels=True,
         ),
         MethodRow(
             "kd",
             "edgekd.distill.methods.kd:KD",
-            "softened KL to the teacher plus cross-entropy; zscore standardises logits first",
+            "softened KL to the teacher plus cross-entropy; zscore standardises logits first, the temperature may move",
             family="logit",
             paper="Hinton et al. 2015; Sun et al. 2024 (z-score)",
             needs=("labels",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.66",
+            owns_labels=True,
+        ),
+        MethodRow(
+            "dkd",
+            "edgekd.distill.methods.dkd:DKD",
+            "KD with the target class and the other classes weighted apart",
+            family="logit",
+            paper="Zhao et al. 2022, arXiv 2203.08679",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.97",
+            min_classes=3,
+            owns_labels=True,
+        ),
+        MethodRow(
+            "dist",
+            "edgekd.distill.methods.dist:DIST",
+            "correlation with the teacher within each image and within each class, free of scale",
+            family="logit",
+            paper="Huang et al. 2022, arXiv 2205.10536",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.75",
+            owns_labels=True,
+        ),
+        MethodRow(
+            "nkd",
+            "edgekd.distill.methods.nkd:NKD",
+            "label term weighted by the teacher's trust, other classes normalised to the same mass",
+            family="logit",
+            paper="Yang et al. 2023, arXiv 2303.13005",
+            needs=("labels", "all_logits"),
+            anchor="ImageNet ResNet-34 to ResNet-18: 71.96",
+            min_classes=3,
+            owns_labels=True,
+        ),
+        MethodRow(
+            "ttm",
+            "edgekd.distill.methods.ttm:TTM",
+            "temperature on the teacher's side alone; weighted (WTTM) counts hesitant teachers more",
+            family="logit",
+            paper="Zheng and Yang 2024, arXiv 2402.11148",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.83, weighted 71.92",
+            owns_labels=True,
+        ),
+        MethodRow(
+            "mlkd",
+            "edgekd.distill.methods.mlkd:MLKD",
+            "images, pairs of images and pairs of classes matched at several temperatures",
+            family="logit",
+            paper="Jin et al. 2023, CVPR",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 72.19 (two views, 480 epochs)",
+            owns_labels=True,
+        ),
+        MethodRow(
+            "rld",
+            "edgekd.distill.methods.rld:RLD",
+            "the teacher's confidence, and its view of the classes that it ranks below the label",
+            family="logit",
+            paper="Sun et al. 2025, arXiv 2408.07703",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 72.00",
+            min_classes=3,
+            owns_labels=True,
+        ),
+        MethodRow(
+            "wkd",
+            "edgekd.distill.methods.wkd:WKD",
+            "optimal transport between the two distributions, cheap between related classes (WKD-L)",
+            family="logit",
+            paper="Lv et al. 2024, arXiv 2412.08139",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-32x4 to ResNet-8x4: 76.53",
+            min_classes=3,
+            owns_labels=True,
+        ),
+        MethodRow(
+            "fitnet",
+            "edgekd.distill.methods.fitnet:FitNet",
+            "regress the teacher's middle feature map",
+            family="feature",
+            paper="Romero et al. ICLR 2015",
+            needs=("features",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.21",
+        ),
+        MethodRow(
+            "at",
+            "edgekd.distill.methods.at:AttentionTransfer",
+            "match spatial attention, layer by layer",
+            family="feature",
+            paper="Zagoruyko and Komodakis ICLR 2017",
+            needs=("features",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.55",
+        ),
+        MethodRow(
+            "vid",
+            "edgekd.distill.methods.vid:VariationalInformation",
+            "maximise a bound on the information the layers share",
+            family="feature",
+            paper="Ahn et al. CVPR 2019",
+            needs=("features",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.38",
+        ),
+        MethodRow(
+            "ofd",
+            "edgekd.distill.methods.ofd:OverhaulKD",
+            "regress features before the ReLU by margin ReLU and partial distance",
+            family="feature",
+            paper="Heo et al. ICCV 2019",
+            needs=("features",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.98",
+        ),
+        MethodRow(
+            "reviewkd",
+            "edgekd.distill.methods.reviewkd:ReviewKD",
+            "review each teacher layer with the student's deeper layers",
+            family="feature",
+            paper="Chen et al. CVPR 2021",
+            needs=("features", "embeddings"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.89",
+        ),
+        MethodRow(
+            "cwd",
+            "edgekd.distill.methods.cwd:ChannelWiseKD",
+            "match each channel's distribution over positions",
+            family="feature",
+            paper="Shu et al. ICCV 2021",
+            needs=("features",),
+            anchor="Cityscapes PSPNet-R101 to PSPNet-R18: 75.54 mIoU",
+        ),
+        MethodRow(
+            "mgd",
+            "edgekd.distill.methods.mgd:MaskedGeneration",
+            "generate the teacher's features from the student's masked ones",
+            family="feature",
+            paper="Yang et al. ECCV 2022",
+            needs=("features",),
+            anchor="ImageNet ResNet-34 to ResNet-18: 71.69",
+        ),
+        MethodRow(
+            "simkd",
+            "edgekd.distill.methods.simkd:SimKD",
+            "feed the teacher's classifier through a projector; both ship",
+            family="feature",
+            paper="Chen et al. CVPR 2022",
+            needs=("labels", "features", "embeddings"),
+            anchor="CIFAR-100 ResNet-32x4 to ResNet-8x4: 78.08",
+            owns_labels=True,
+            ships_extra=True,
+        ),
+        MethodRow(
+            "ofakd",
+            "edgekd.distill.methods.ofakd:OneForAll",
+            "exits of the student learn the teacher's logits: any two families",
+            family="feature",
+            paper="Hao et al. NeurIPS 2023",
+            needs=("labels", "features"),
+            anchor="CIFAR-100, unlike families: up to 8.0 points over the best baseline",
+        ),
+        MethodRow(
+            "mimic",
+            "edgekd.distill.methods.mimic:Mimic",
+            "regress the teacher's embedding by a linear layer",
+            family="feature",
+            paper="Romero et al. ICLR 2015; Yang et al. CVPR 2024 (CLIP-KD)",
+            needs=("embeddings",),
+            anchor="CC3M+12M CLIP ViT-B/16 to ViT-T/16, ImageNet zero-shot: 30.55 to 34.23",
+        ),
+        MethodRow(
+            "srrl",
+            "edgekd.distill.methods.srrl:SoftmaxRegression",
+            "the student's embedding through the teacher's classifier gives its logits",
+            family="feature",
+            paper="Yang et al. ICLR 2021",
+            needs=("embeddings",),
+            anchor="CIFAR-100 ResNet-32x4 to ResNet-8x4: 75.39",
+        ),
+        MethodRow(
+            "crd",
+            "edgekd.distill.methods.crd:ContrastiveKD",
+            "tell pairs of one image from pairs of other classes, with memory banks",
+            family="relation",
+            paper="Tian et al. ICLR 2020",
+            needs=("labels", "embeddings"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.16",
+        ),
+        MethodRow(
+            "sp",
+            "edgekd.distill.methods.sp:SimilarityPreserving",
+            "keep which images of a batch look alike",
+            family="relation",
+            paper="Tung and Mori ICCV 2019",
+            needs=("features",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.67",
+        ),
+        MethodRow(
+            "rkd",
+            "edgekd.distill.methods.rkd:RelationalKD",
+            "keep distances and angles among a batch's embeddings",
+            family="relation",
+            paper="Park et al. CVPR 2019",
+            needs=("embeddings",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.61",
+        ),
+        MethodRow(
+            "pkt",
+            "edgekd.distill.methods.pkt:ProbabilisticTransfer",
+            "match who is whose neighbour among a batch's embeddings",
+            family="relation",
+            paper="Passalis and Tefas ECCV 2018",
+            needs=("embeddings",),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.34",
+        ),
+        MethodRow(
+            "token",
+            "edgekd.distill.methods.token:DistillationToken",
+            "a distillation token learns the teacher, hard or soft; for distilled transformers",
+            family="token",
+            paper="Touvron et al. ICML 2021 (DeiT)",
+            needs=("labels", "embeddings"),
+            anchor="ImageNet DeiT-Ti: 72.2 to 74.5",
+            owns_labels=True,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Augmentation that can be replayed: pad, crop and flip drawn from a counter, and the input normalisation.
+"""Augmentation that can be replayed: pad, crop and flip drawn from a counter, mixing, and the input normalisation.
 
 View v of sample i is a pure function of (seed, i, v): a hash stands where a stream of random numbers would, so any view
 can be made again later, alone or in another batch, and teacher outputs can be stored for it.
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+
+Pixels = NDArray[np.uint8] | torch.Tensor  # [B, H, W, C] uint8, in memory or on a GPU
 
 _U64 = np.uint64
 
@@ -39,6 +41,21 @@ class Augment:
             out[i] = crop[:, ::-1] if mirror else crop
         return out
 
+    def on_device(
+        self, images: torch.Tensor, samples: NDArray[np.integer], views: int | NDArray[np.integer]
+    ) -> torch.Tensor:
+        """The same views of `images[samples]`, cut out where the images [N, H, W, C] are: uint8 [B, H, W, C]."""
+        _, height, width, _ = images.shape
+        rows, top, left, mirrored = (
+            torch.from_numpy(values).to(images.device)[:, None] for values in (samples, *self.draws(samples, views))
+        )
+        y = torch.arange(height, device=images.device) + top - self.pad  # [B, H]
+        x = torch.arange(width, device=images.device)
+        x = torch.where(mirrored, width - 1 - x, x) + left - self.pad  # [B, W]
+        inside = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None, :]
+        crops = images[rows[:, :, None], y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None, :]]
+        return crops * inside[..., None]
+
     def draws(
         self, samples: NDArray[np.integer], views: int | NDArray[np.integer]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
@@ -51,15 +68,26 @@ class Augment:
         return top.astype(np.int64), left.astype(np.int64), mirrored
 
 
-def normalise(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def normalise(images: Pixels, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """(images / 255 - mean) / std: uint8 [B, H, W, C] -> float32 [B, C, H, W] in channels_last memory."""
     batch, height, width, channels = images.shape
     scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
     shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+    if not isinstance(images, torch.Tensor):
+        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
     # Tiled over one row, the broadcast is a long vector loop; over the channels alone it would be steps of three.
-    rows = torch.from_numpy(np.require(images, requirements=["C", "W"])).view(batch * height, width * channels).float()
-    rows = rows.mul_(scale.float().repeat(width)).add_(shift.float().repeat(width))
+    rows = images.reshape(batch * height, width * channels).float()
+    rows = rows.mul_(scale.float().repeat(width).to(rows.device)).add_(shift.float().repeat(width).to(rows.device))
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def mixup(images: Pixels, share: float) -> Pixels:
+    """Each image with the one opposite in the batch (Zhang et al. 2018): `share` of itself, uint8 [B, H, W, C]."""
+    if isinstance(images, torch.Tensor):
+        mixed = share * images.float() + (1 - share) * images.flip(0).float()
+        return mixed.round_().byte()
+    weighted = share * images.astype(np.float32) + (1 - share) * images[::-1].astype(np.float32)
+    return np.rint(weighted).astype(np.uint8)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:

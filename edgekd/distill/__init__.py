@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
+from edgekd import processes
 from edgekd.artifacts import Checkpoint, ModelSpec
-from edgekd.catalog import METHODS, find
-from edgekd.config import DistillConfig, TeacherConfig
+from edgekd.catalog import MethodRow
+from edgekd.config import DistillConfig, TeacherConfig, method_choices
 from edgekd.data import Dataset
-from edgekd.distill.methods._base import Method
+from edgekd.distill.methods._combined import make_method
 from edgekd.distill.methods.ce import CrossEntropy
-from edgekd.distill.targets import LiveTargets, TeacherTargets, replay
-from edgekd.distill.trainer import Trainer, augmentation, training_device
-from edgekd.models import build_model, build_random
+from edgekd.distill.parallel import check_batch
+from edgekd.distill.schedule import augmentation
+from edgekd.distill.targets import DENSE_CLASSES, TOP, Layout, TeacherTargets, replay
+from edgekd.distill.teachers import Export, live_targets
+from edgekd.distill.trainer import Trainer, smaller
+from edgekd.errors import ConfigError
+from edgekd.models import build_random
+from edgekd.models.taps import Side, Tapped
 from edgekd.progress import Progress
-from edgekd.stage import write_atomic
+from edgekd.stage import write_atomic, write_json
 
 
 def distill(
@@ -31,29 +40,55 @@ def distill(
     config: DistillConfig,
     seed: int,
     progress: Progress,
+    others: Sequence[ModelSpec] = (),
 ) -> Checkpoint:
-    """Train `student` to the teacher's targets; `out` receives a checkpoint and history.json. Resumes."""
-    row = find(METHODS, "distill.method", config.method)
-    options = {"label_smoothing": config.label_smoothing}
-    if config.method == "kd":
-        options |= {"temperature": config.temperature, "alpha": config.alpha, "zscore": config.zscore}
-    method: Method = row.load()(**options)
-    augment, device = augmentation(config, data, seed), training_device()
-    targets: TeacherTargets | None = None
-    views: int | None = None
-    if config.method != "ce":
-        net = build_model(teacher).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        live = LiveTargets(net, teacher.mean, teacher.std)
-        if config.targets == "replay" and row.replayable:
-            views = config.views
-            targets = replay(out / "replay", live, data, augment, views, device, progress)
-        else:
-            targets = live
+    """Train `student` to the targets of `teacher`, with `others` to those of all of them together. Resumes.
+
+    `out` receives a checkpoint, history.json and distill.json, which says what was listened to and where targets came
+    from. Raises ConfigError or ModelError when the method does not fit the networks or the data.
+    """
+    method, row = make_method(method_choices(config.method), config.label_smoothing, seed)
+    _check(row, data, config)
+    device, augment = processes.device(), augmentation(config, data, seed)
     student = _normalised(student, data)
     model = build_random(student, seed)
-    trainer = Trainer(out, model, student, method, targets, data, augment, config, seed, views)
-    metrics = trainer.fit(progress, f"distill ({config.method})")
-    return _finish(out, method.export(trainer.model), student, metrics)
+    asked: dict[str, bool] = {need: need in row.needs for need in ("features", "embeddings")}
+    tapped = Tapped(model, student.input_shape, taps=config.taps.student, whose="student", **asked)
+    _check_small(model, student, config)
+    record: dict[str, Any] = {"method": row.name, "student_taps": list(tapped.side.shapes)}
+    targets: TeacherTargets | None = None
+    views: int | None = None
+    side: Side | None = None
+    if row.name != "ce":
+        why = _why_live(row, config)
+        store = out / "replay"
+        export = None if why else Export(store, config.views * len(data.train), progress)
+        targets, side = live_targets([teacher, *others], row, config, device, export)
+        record |= {
+            "targets": "live" if why else "replay",
+            "why": why,
+            "teacher_taps": list(side.shapes) if side else [],
+        }
+        if why is None:
+            views = config.views
+            embedding = side.embedding if side is not None else 0
+            layout = _layout(row, data.num_classes, embedding, config)
+            record["target_bytes"] = views * len(data.train) * layout.row_bytes
+            targets = replay(store, targets, layout, data, augment, views, device, progress)
+        elif config.targets == "replay":
+            progress.note(f"the teacher runs beside the student: {why}")
+    trainer = Trainer(out, tapped, student, method, targets, data, augment, config, seed, views, side)
+    metrics = trainer.fit(progress, f"distill ({row.name})")
+    shipped = method.export(trainer.model)
+    if row.ships_extra:
+        kind = type(shipped)
+        around = {"class": f"{kind.__module__}:{kind.__qualname__}", "kwargs": dict(method.record or {})}
+        student = replace(student, around=around)
+    checkpoint = _finish(out, shipped, student, metrics)
+    if processes.rank() == 0:
+        write_json(out / "distill.json", record)
+        shutil.rmtree(out / "replay", ignore_errors=True)  # of no use to any other student
+    return checkpoint
 
 
 def train_teacher(
@@ -63,9 +98,69 @@ def train_teacher(
     method = CrossEntropy(config.train.label_smoothing)
     augment = augmentation(config.train, data, seed)
     spec = _normalised(spec, data)
-    trainer = Trainer(out, build_random(spec, seed), spec, method, None, data, augment, config.train, seed)
+    student = Tapped(build_random(spec, seed), spec.input_shape)
+    trainer = Trainer(out, student, spec, method, None, data, augment, config.train, seed)
     metrics = trainer.fit(progress, f"teacher ({spec.name})")
     return _finish(out, trainer.model, spec, metrics)
+
+
+def _why_live(row: MethodRow, config: DistillConfig) -> str | None:
+    """Why the teacher has to run beside the student; None where its stored outputs do."""
+    if config.targets == "live":
+        return "distill.targets is live"
+    if not row.replayable:
+        missing = [need for need in row.needs if need in ("features", "live")]
+        return f"{row.name} needs {' and '.join(missing)}, and only logits and embeddings are stored"
+    return "images are mixed anew at every step" if config.mixup else None
+
+
+def _layout(row: MethodRow, classes: int, embedding: int, config: DistillConfig) -> Layout:
+    """What replay stores. Raises ConfigError where the method needs more."""
+    top = config.top_k or (TOP if classes > DENSE_CLASSES else classes)
+    if top >= classes:
+        return Layout(classes, embedding=embedding)
+    if "all_logits" in row.needs:
+        raise ConfigError(
+            f"distill.targets: {row.name} needs the logits of all {classes} classes, and replay would store {top}",
+            f"Set distill.targets to live, or distill.top_k to {classes}.",
+        )
+    return Layout(classes, top, embedding)
+
+
+def _check(row: MethodRow, data: Dataset, config: DistillConfig) -> None:
+    check_batch(config, len(data.train))
+    if data.num_classes < row.min_classes:
+        raise ConfigError(
+            f"distill.method: {row.name} needs {row.min_classes} classes, the data have {data.num_classes}",
+            "Set distill.method to kd.",
+        )
+    if "features" in row.needs and config.progressive:
+        raise ConfigError(
+            f"distill.progressive: {row.name} compares feature maps, which smaller images would change",
+            "Set distill.progressive to 0.",
+        )
+    if row.ships_extra and config.ema is not None:
+        raise ConfigError(
+            f"distill.ema: {row.name} ships more than the student, and only that is averaged",
+            "Set distill.ema to null.",
+        )
+    if "unlabelled" in row.needs:
+        raise ConfigError(
+            f"distill.method: {row.name} needs unlabelled images, and the data have none", "Set distill.method to kd."
+        )
+
+
+@torch.no_grad()
+def _check_small(model: nn.Module, spec: ModelSpec, config: DistillConfig) -> None:
+    """Progressive resizing is for networks that take images of another size."""
+    if config.progressive:
+        try:
+            model(smaller(torch.zeros(2, *spec.input_shape)))
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"distill.progressive: {spec.name} takes images of one size only: {error}",
+                "Set distill.progressive to 0.",
+            ) from None
 
 
 def _normalised(spec: ModelSpec, data: Dataset) -> ModelSpec:
@@ -74,9 +169,10 @@ def _normalised(spec: ModelSpec, data: Dataset) -> ModelSpec:
 
 
 def _finish(out: Path, model: nn.Module, spec: ModelSpec, metrics: dict[str, float]) -> Checkpoint:
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomic(out / "model.safetensors", save(state))
     checkpoint = Checkpoint(str(out), spec, metrics)
-    checkpoint.save()
-    (out / "state.pt").unlink(missing_ok=True)
+    if processes.rank() == 0:
+        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        write_atomic(out / "model.safetensors", save(state))
+        checkpoint.save()
+        (out / "state.pt").unlink(missing_ok=True)
     return checkpoint

@@ -1,29 +1,39 @@
 """Teacher targets in two modes that give the same numbers to fp16 rounding (design section 4).
 
 `live` runs the teacher beside the student. `replay` runs it once over V augmented views of every training image and
-stores the logits, fp16, memory-mapped, [V, N, K]: a view is a pure function of (seed, sample, view), so the student
-sees exactly the image that the stored row was computed on.
+stores its outputs in fp16, memory-mapped, [V, N, ...]: a view is a pure function of (seed, sample, view), so the
+student sees exactly the image that the stored row was computed on.
+
+A row holds all K logits. Above DENSE_CLASSES it holds the k largest log-probabilities, and one more for each of the
+other classes, log(their mass / (K - k)): the probabilities of the k classes are exact, the rest is spread evenly.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
+from edgekd import processes
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, normalise
 from edgekd.distill.methods._base import Batch, Outputs
+from edgekd.errors import DiskFullError
 from edgekd.progress import Progress
-from edgekd.stage import write_atomic
 
 CHUNK = 250  # images of one teacher forward; fixed, since the batch size enters the last bits of a convolution
+DENSE_CLASSES = 1000
+TOP = 100  # classes stored above that
 
 
 class TeacherTargets(Protocol):
@@ -33,54 +43,133 @@ class TeacherTargets(Protocol):
 
 
 class LiveTargets:
-    def __init__(self, teacher: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.teacher, self.mean, self.std = teacher.eval(), mean, std
+    """Runs `teacher` on the batch in its own normalisation."""
+
+    def __init__(self, teacher: Callable[[Tensor], Outputs], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self.teacher, self.mean, self.std = teacher, mean, std
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:
-        images = normalise(batch.pixels, self.mean, self.std).to(batch.labels.device)
-        return Outputs(self.teacher(images).float())
+        return self.teacher(normalise(batch.pixels, self.mean, self.std).to(batch.labels.device))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is stored of one view of an image: `top` of the `classes` logits (all where None) and the embedding."""
+
+    classes: int
+    top: int | None = None
+    embedding: int = 0
+
+    @property
+    def columns(self) -> dict[str, tuple[str, int]]:
+        """The files: a dtype and the values of a row."""
+        kept = self.classes if self.top is None else self.top
+        columns = {"logits": ("<f2", kept)}
+        if self.top is not None:
+            columns |= {"classes": ("<i4", kept), "rest": ("<f2", 1)}
+        if self.embedding:
+            columns["embeddings"] = ("<f2", self.embedding)
+        return columns
+
+    @property
+    def row_bytes(self) -> int:
+        return sum(np.dtype(dtype).itemsize * width for dtype, width in self.columns.values())
+
+    def pack(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
+        """Rows [B, ...] of each file."""
+        rows = {"logits": outputs.logits}
+        if self.top is not None:
+            log_p = outputs.logits.log_softmax(1)
+            values, classes = log_p.topk(self.top, 1)
+            rest = log_p.scatter(1, classes, -torch.inf).logsumexp(1, keepdim=True)
+            rows = {"logits": values, "classes": classes, "rest": rest - math.log(self.classes - self.top)}
+        if self.embedding:
+            assert outputs.embeddings is not None
+            rows["embeddings"] = outputs.embeddings
+        return {name: value.cpu().numpy().astype(self.columns[name][0]) for name, value in rows.items()}
+
+    def unpack(self, rows: dict[str, NDArray[Any]], device: torch.device) -> Outputs:
+        """What `pack` was given, up to rounding."""
+        values = {name: torch.from_numpy(row.astype(np.float32)).to(device) for name, row in rows.items()}
+        logits = values["logits"]
+        if self.top is not None:
+            logits = values["rest"].repeat(1, self.classes).scatter(1, values["classes"].long(), logits)
+        return Outputs(logits, embeddings=values.get("embeddings"))
 
 
 class ReplayTargets:
-    def __init__(self, table: NDArray[np.float16]) -> None:
-        self.table = table  # [V, N, K]
+    """Reads what `replay` stored; `tables` by file, [V, N, ...]."""
+
+    def __init__(self, tables: Mapping[str, NDArray[Any]], layout: Layout) -> None:
+        self.tables, self.layout = tables, layout
 
     def __call__(self, batch: Batch) -> Outputs:
-        rows = torch.from_numpy(self.table[batch.view, batch.samples].astype(np.float32))
-        return Outputs(rows.to(batch.labels.device))
+        rows = {name: table[batch.view, batch.samples] for name, table in self.tables.items()}
+        return self.layout.unpack(rows, batch.labels.device)
 
 
 def replay(
     out: Path,
-    live: LiveTargets,
+    live: TeacherTargets,
+    layout: Layout,
     data: Dataset,
     augment: Augment,
     views: int,
     device: torch.device,
     progress: Progress,
 ) -> ReplayTargets:
-    """Compute the table under `out` or go on with it: chunks are written in order and `done` counts them."""
-    n, shape = len(data.train), (views, len(data.train), data.num_classes)
-    out.mkdir(exist_ok=True)
-    path, counter = out / "logits.f16", out / "done"
-    done = int(counter.read_text()) if counter.exists() and path.exists() else 0
-    chunks = [(view, i) for view in range(views) for i in range(0, n, CHUNK)]
-    if done < len(chunks):
-        if not done:
-            with path.open("wb") as file:  # a full disk is an error here; under a sparse file it would be a SIGBUS
-                os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
-        table = np.memmap(path, np.float16, "r+", shape=shape)
-        with progress.task("teacher targets", len(chunks), done) as task:
-            for position in range(done, len(chunks)):
-                view, i = chunks[position]
-                samples = np.arange(i, min(i + CHUNK, n))
+    """Fill the tables under `out`, or go on with them: one byte a chunk says that it is there.
+
+    Several processes take turns with the chunks. Raises DiskFullError before anything is computed.
+    """
+    n = len(data.train)
+    chunks = [(view, np.arange(i, min(i + CHUNK, n))) for view in range(views) for i in range(0, n, CHUNK)]
+    files = {name: (dtype, (views, n, width)) for name, (dtype, width) in layout.columns.items()}
+    if processes.rank() == 0:
+        out.mkdir(exist_ok=True)
+        _allocate(out, files, len(chunks))
+    processes.wait()
+    done = np.memmap(out / "done", np.uint8, "r+", shape=(len(chunks),))
+    left = [i for i in range(processes.rank(), len(chunks), processes.count()) if not done[i]]
+    if left:
+        tables = {name: np.memmap(out / name, dtype, "r+", shape=shape) for name, (dtype, shape) in files.items()}
+        mine = len(range(processes.rank(), len(chunks), processes.count()))
+        with progress.task("teacher targets", mine, mine - len(left)) as task:
+            started = time.perf_counter()
+            for count, position in enumerate(left):
+                view, samples = chunks[position]
                 pixels = augment(data.train.images[samples], samples, view)
-                labels = torch.empty(0, dtype=torch.long, device=device)
-                table[view, samples] = live(Batch(pixels, labels, samples, view)).logits.cpu().numpy()
+                labels = torch.from_numpy(data.train.labels[samples]).to(device)
+                for name, rows in layout.pack(live(Batch(pixels, labels, samples, view))).items():
+                    tables[name][view, samples] = rows
+                    tables[name].flush()
+                done[position] = 1
                 task.advance()
-                if position % 20 == 19 or position + 1 == len(chunks):
-                    table.flush()
-                    write_atomic(counter, str(position + 1).encode())
-        del table
-    return ReplayTargets(np.memmap(path, np.float16, "r", shape=shape))
+                if not count:
+                    seconds = (time.perf_counter() - started) * len(left)
+                    size = views * n * layout.row_bytes
+                    progress.note(f"teacher targets: {views} x {n:,} images, {size:,} bytes, about {seconds:.0f} s")
+        done.flush()
+    processes.wait()
+    stored = {name: np.memmap(out / name, dtype, "r", shape=shape) for name, (dtype, shape) in files.items()}
+    return ReplayTargets(stored, layout)
+
+
+def _allocate(out: Path, files: Mapping[str, tuple[str, tuple[int, ...]]], chunks: int) -> None:
+    """Room for the tables and for `done`, which comes last. Raises DiskFullError, naming the bytes."""
+    if (out / "done").exists():
+        return
+    sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (dtype, shape) in files.items()}
+    need, free = sum(sizes.values()) + chunks, shutil.disk_usage(out).free
+    if need > free:
+        raise DiskFullError(
+            f"the teacher's targets take {need:,} bytes, and the disk of {out} has {free:,} left",
+            "Free some space, lower distill.views, or set distill.targets to live.",
+        )
+    for name, size in sizes.items():
+        with (out / name).open("wb") as file:  # a full disk is an error here; under a sparse file it would be a SIGBUS
+            os.posix_fallocate(file.fileno(), 0, size)
+    partial = out / ".done"
+    partial.write_bytes(bytes(chunks))
+    partial.rename(out / "done")

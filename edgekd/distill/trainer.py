@@ -1,7 +1,7 @@
 """The training loop of teacher and student: one network, one method, checkpoints inside the epoch.
 
-A killed run goes on from its last checkpoint and ends with the bytes of an unbroken one: order and augmentation are
-functions of (seed, epoch, sample), so the state is the weights, the optimizer and two counters.
+A killed run goes on from its last checkpoint and ends with the bytes of an unbroken one: order, augmentation and every
+other draw are functions of (seed, step, sample), so the state is the weights, the optimizer and two counters.
 """
 
 from __future__ import annotations
@@ -9,67 +9,33 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from edgekd import processes
 from edgekd.artifacts import ModelSpec
 from edgekd.config import TrainConfig
 from edgekd.data import Dataset
-from edgekd.data.augment import Augment, epoch_order, normalise
-from edgekd.distill.methods._base import Batch, Method, Outputs
-from edgekd.distill.muon import Muon
-from edgekd.distill.targets import TeacherTargets
+from edgekd.data.augment import Augment, Pixels, mixup, normalise
+from edgekd.data.loader import Loader
+from edgekd.distill.compiling import compile_student
+from edgekd.distill.methods._base import Batch, Method, Setup, Side
+from edgekd.distill.parallel import average_gradients, check_batch, gather, share, synchronise_batchnorm
+from edgekd.distill.schedule import autocast_dtype, epoch_plan, learning_rate, make_optimizer, steps_per_epoch
+from edgekd.distill.targets import ReplayTargets, TeacherTargets
 from edgekd.errors import RunError
-from edgekd.profile.devices import isa_features
+from edgekd.models.taps import Tapped
 from edgekd.progress import Progress
 from edgekd.stage import write_atomic, write_json
 from edgekd.tasks.classification import predict_torch, top1
-
-
-def training_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def augmentation(config: TrainConfig, data: Dataset, seed: int) -> Augment:
-    """Pad-crop by an eighth of the image and flips where the data allows them, unless the config says otherwise."""
-    pad = data.input_shape[1] // 8 if config.pad is None else config.pad
-    return Augment(seed, pad, data.flips if config.flip is None else config.flip)
-
-
-def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
-    """bf16 where the processor computes in it: emulated bf16 convolutions are ten times slower than fp32."""
-    if config.precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else {"avx512_bf16", "amx_bf16"} & isa_features()
-        return torch.bfloat16 if fast else None
-    return torch.bfloat16 if config.precision == "bf16" else None
-
-
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up to the peak, then a cosine to zero at the last step."""
-    warm, total = round(config.warmup_epochs * steps_per_epoch), config.epochs * steps_per_epoch
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-
-
-def _optimizer(modules: nn.ModuleList, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only; biases and BatchNorm have one dimension."""
-    trained = [p for p in modules.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "muon":
-        return Muon(groups, lr=config.lr)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True)
 
 
 def smaller(images: Tensor) -> Tensor:
@@ -77,17 +43,24 @@ def smaller(images: Tensor) -> Tensor:
     return F.interpolate(images, scale_factor=0.75, mode="bilinear", antialias=True)
 
 
-class Trainer:
-    """Trains `model`, built from `spec`, on `data.train` with `method`; `targets` is None where no teacher is needed.
+def _add(sums: dict[str, float], terms: Mapping[str, float]) -> None:
+    for key, value in terms.items():
+        sums[key] = sums.get(key, 0.0) + value
 
-    Images are normalised as `spec` says, since that is how the checkpoint will be run.
-    State and `history.json` live in `out`. Raises RunError when the loss is no longer finite.
+
+class Trainer:
+    """Trains `student`, built from `spec`, on `data.train` with `method`; `targets` is None where no teacher is needed.
+
+    Images are normalised as `spec` says, since that is how the checkpoint will be run. `teacher` is what a dry run says
+    of the teacher, for the method's adapters; `views` is how many views of an image have stored targets.
+    State and `history.json` live in `out`. Raises ConfigError for a batch that cannot be split as asked, RunError when
+    the loss is no longer finite.
     """
 
     def __init__(
         self,
         out: Path,
-        model: nn.Module,
+        student: Tapped,
         spec: ModelSpec,
         method: Method,
         targets: TeacherTargets | None,
@@ -96,31 +69,47 @@ class Trainer:
         config: TrainConfig,
         seed: int,
         views: int | None = None,
+        teacher: Side | None = None,
     ) -> None:
-        self.out, self.data, self.augment, self.config, self.seed, self.views = out, data, augment, config, seed, views
+        self.out, self.data, self.config, self.seed, self.views = out, data, config, seed, views
         self.mean, self.std = spec.mean, spec.std
-        self.device = training_device()
-        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.method, self.targets = method.to(self.device), targets
-        self.optimizer = _optimizer(nn.ModuleList([self.model, self.method]), config)
+        self.device = processes.device()
+        check_batch(config, len(data.train))
+        self.student = student
+        self.model = student.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = deepcopy(self.model).requires_grad_(False) if config.ema is not None else None
-        self.dtype = autocast_dtype(config, self.device)
+        synchronise_batchnorm(self.model)
         self.labels = torch.from_numpy(data.train.labels).to(self.device)
-        self.steps_per_epoch = max(1, len(data.train) // config.batch_size)
-        self.step, self.loss_sum, self.epoch_seconds = 0, 0.0, 0.0
+        self.steps_per_epoch = steps_per_epoch(config, data)
+        self.total = config.epochs * self.steps_per_epoch
+        with self._own_draws():
+            torch.manual_seed(seed)
+            method.prepare(Setup(student.side, teacher, data.num_classes, self.labels, seed, self.total))
+        self.method, self.targets = method.to(self.device), targets
+        self.parameters = [*self.model.parameters(), *self.method.parameters()]
+        self.optimizer = make_optimizer(self.parameters, config)
+        self.loader = Loader(data.train.images, augment, self.device)
+        self.dtype = autocast_dtype(config, self.device)
+        self.compiled: str | None = None  # what came of `compile`
+        self.step, self.epoch_seconds = 0, 0.0
+        self.loss_sums: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
 
     def fit(self, progress: Progress, name: str) -> dict[str, float]:
         """Train to the end; the model holds the chosen weights after. Returns the validation metrics."""
         torch.set_flush_denormal(True)  # denormals in a nearly dead channel slow a CPU convolution tenfold
         self._restore()
-        total = self.config.epochs * self.steps_per_epoch
+        processes.wait()
+        self._compile(progress)
         saved = time.perf_counter()
-        with progress.task(name, total, self.step) as task:
-            while self.step < total:
-                for batch in self._epoch(self.step // self.steps_per_epoch, self.step % self.steps_per_epoch):
+        with progress.task(name, self.total, self.step) as task, self._own_draws():
+            while self.step < self.total:
+                epoch, skip = divmod(self.step, self.steps_per_epoch)
+                plan = epoch_plan(self.config, len(self.data.train), self.seed, epoch, self.views)[skip:]
+                for (samples, view), pixels in zip(plan, self.loader(plan), strict=True):
                     started = time.perf_counter()
-                    self.loss_sum += self._train_step(batch)
+                    labels = self.labels[torch.from_numpy(samples).to(self.device)]
+                    _add(self.loss_sums, self.train_step(self._mixed(Batch(pixels, labels, samples, view))))
                     self.step += 1
                     self.epoch_seconds += time.perf_counter() - started
                     task.advance()
@@ -132,37 +121,93 @@ class Trainer:
                 self._save()
         return self._choose()
 
-    def _epoch(self, epoch: int, skip: int) -> Iterator[Batch]:
-        order = epoch_order(len(self.data.train), self.seed, epoch)
-        size = self.config.batch_size
-        view = epoch if self.views is None else epoch % self.views
-        for step in range(skip, self.steps_per_epoch):
-            samples = order[step * size : (step + 1) * size]
-            pixels = self.augment(self.data.train.images[samples], samples, view)
-            yield Batch(pixels, self.labels[torch.from_numpy(samples).to(self.device)], samples, view)
+    def _compile(self, progress: Progress) -> None:
+        """As the config says, or as the run that this one goes on with has decided."""
+        mode = self.config.compile
+        if self.compiled is not None:
+            mode = "on" if self.compiled.startswith("compiled") else "off"
+        if mode == "off" or self.step == self.total:
+            return
+        size = min(self.config.batch_size, len(self.labels)) // self.config.accumulate // processes.count()
+        images = self._normalised(self.data.train.images[:size])
 
-    def _train_step(self, batch: Batch) -> float:
+        def forward() -> Tensor:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                outputs = self.student(images)
+            return outputs.logits.square().mean()
+
+        with self._own_draws():
+            done = compile_student(self.student, mode, forward, self.total - self.step)
+        self.compiled = self.compiled or done
+        progress.note(f"torch.compile: {done}")
+
+    def _mixed(self, batch: Batch) -> Batch:
+        """Mixup (Zhang et al. 2018) with one share a step, for both networks."""
+        alpha = self.config.mixup
+        if not alpha:
+            return batch
+        mix = float(np.random.default_rng([*b"mixup", self.seed, self.step]).beta(alpha, alpha))
+        pixels = mixup(batch.pixels, mix)
+        return Batch(pixels, batch.labels, batch.samples, batch.view, batch.labels.flip(0), mix)
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step of the optimizer; the value of every term."""
+        self._seed()
         batch = self.method.transform_batch(batch, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step, self.steps_per_epoch)
-        teacher = self.targets(batch) if self.targets is not None else None
         self.model.train()
-        images = normalise(batch.pixels, self.mean, self.std).to(self.device)
-        if self.step < self.config.progressive * self.config.epochs * self.steps_per_epoch:
-            images = smaller(images)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            logits: Tensor = self.model(images)
-        terms = self.method.loss(Outputs(logits.float()), teacher, batch, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        self.method.backward(terms)
+        parts = self.config.accumulate
+        size = len(batch.labels) // parts
+        sums: dict[str, float] = {}
+        for i in range(parts):
+            terms = self._terms(batch[i * size : (i + 1) * size] if parts > 1 else batch, i)
+            terms = {key: term / parts for key, term in terms.items()}
+            self.method.backward(terms)
+            _add(sums, {key: term.item() for key, term in terms.items()})
+        average_gradients(self.parameters)
         self.optimizer.step()
         self.method.after_step(self.step)
         if self.average is not None:
             self._update_average()
-        loss = float(sum(term.item() for term in terms.values()))
-        if not math.isfinite(loss):
+        if not math.isfinite(loss := sum(sums.values())):
             raise RunError(f"the loss is {loss} at step {self.step}", "Lower distill.lr (or teacher.train.lr).")
-        return loss
+        return sums
+
+    def _terms(self, batch: Batch, part: int) -> dict[str, Tensor]:
+        """The method's terms on the whole of part `part`, of whose outputs each process has computed its share."""
+        own = share(batch)
+        teacher = None
+        if self.targets is not None:
+            stored = isinstance(self.targets, ReplayTargets)
+            teacher = self.targets(batch) if stored else gather(self.targets(own))
+        self._seed(part, 1 + processes.rank())  # dropout differs between the shares
+        images = self._normalised(own.pixels)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            outputs = self.student(images)
+        outputs = gather(outputs)
+        self._seed(part)
+        terms = self.method.loss(outputs, teacher, batch, self.step)
+        if batch.partners is None:
+            return terms
+        self._seed(part)
+        others = Batch(batch.pixels, batch.partners, batch.samples, batch.view)
+        second = self.method.loss(outputs, teacher, others, self.step)
+        return {key: batch.mix * term + (1 - batch.mix) * second[key] for key, term in terms.items()}
+
+    def _normalised(self, pixels: Pixels) -> Tensor:
+        images = normalise(pixels, self.mean, self.std).to(self.device)
+        return smaller(images) if self.step < self.config.progressive * self.total else images
+
+    def _own_draws(self) -> AbstractContextManager[None]:
+        """torch's generators are the trainer's to seed, and the caller's again after."""
+        return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+    def _seed(self, *stream: int) -> None:
+        """torch's generators as a function of the step, so that a resumed run draws what an unbroken one does."""
+        words = np.random.SeedSequence([self.seed, self.step, *stream]).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0]) >> 1)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -176,23 +221,28 @@ class Trainer:
             else:
                 value.copy_(own[key])
 
-    def _validate(self, model: nn.Module) -> float:
+    def _validate(self, model: torch.nn.Module) -> float:
+        """Top-1 of what would ship."""
         val = self.data.val
-        return top1(predict_torch(model.eval(), val.images, self.mean, self.std), val.labels)
+        shipped = self.method.export(model).eval()
+        return top1(predict_torch(shipped, val.images, self.mean, self.std), val.labels)
 
     def _end_epoch(self) -> None:
         row = {
             "epoch": len(self.history) + 1,
-            "loss": self.loss_sum / self.steps_per_epoch,
+            "loss": sum(self.loss_sums.values()) / self.steps_per_epoch,
             "val_top1": self._validate(self.model),
             "lr": learning_rate(self.config, self.step - 1, self.steps_per_epoch),
             "seconds": self.epoch_seconds,
         }
+        if len(self.loss_sums) > 1:
+            row |= {f"loss_{key}": value / self.steps_per_epoch for key, value in self.loss_sums.items()}
         if self.average is not None:
             row["val_top1_ema"] = self._validate(self.average)
         self.history.append(row)
-        self.loss_sum, self.epoch_seconds = 0.0, 0.0
-        write_json(self.out / "history.json", self.history)
+        self.loss_sums, self.epoch_seconds = {}, 0.0
+        if processes.rank() == 0:
+            write_json(self.out / "history.json", self.history)
 
     def _choose(self) -> dict[str, float]:
         """The last epoch's weights, or their moving average where validation prefers it."""
@@ -203,15 +253,18 @@ class Trainer:
         return {"val_top1": max(last["val_top1"], last.get("val_top1_ema", 0.0))}
 
     def _save(self) -> None:
+        if processes.rank():
+            return
         state = {
             "model": self.model.state_dict(),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "step": self.step,
-            "loss_sum": self.loss_sum,
+            "loss_sums": self.loss_sums,
             "epoch_seconds": self.epoch_seconds,
             "history": self.history,
+            "compiled": self.compiled,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -221,11 +274,11 @@ class Trainer:
         file = self.out / "state.pt"
         if not file.exists():
             return
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        state: dict[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.step, self.loss_sum = state["step"], state["loss_sum"]
-        self.epoch_seconds, self.history = state["epoch_seconds"], state["history"]
+        self.step, self.loss_sums = state["step"], state["loss_sums"]
+        self.epoch_seconds, self.history, self.compiled = state["epoch_seconds"], state["history"], state["compiled"]

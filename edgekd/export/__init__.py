@@ -11,19 +11,35 @@ from torch import nn
 
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
 from edgekd.config import ExportConfig
+from edgekd.errors import ModelError
 from edgekd.export import parity
 from edgekd.export.onnx import export_fp32
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import predict
 from edgekd.profile.devices import Device
 from edgekd.progress import Progress
-from edgekd.stage import write_json
+from edgekd.stage import write_atomic, write_json
 from edgekd.tasks.classification import predict_torch
 
 if TYPE_CHECKING:
     from edgekd.data import Dataset
 
-__all__ = ["export", "export_fp32"]
+__all__ = ["export", "export_fp32", "write_teacher"]
+
+
+def write_teacher(spec: ModelSpec, path: Path, opset: int) -> nn.Module:
+    """The teacher as ONNX, a copy where it is an ONNX file already; returns the network. Raises ModelError."""
+    network = build_model(spec)
+    if spec.source != "onnx":
+        export_fp32(network, path, spec.input_shape, opset)
+    elif spec.resize is None:
+        write_atomic(path, Path(str(spec.weights)).read_bytes())
+    else:
+        raise ModelError(
+            f"teacher {spec.name}.onnx takes images of {spec.resize} pixels and cannot be measured on others",
+            "Export it with a Resize before it, or name its torch weights.",
+        )
+    return network
 
 
 def export(
@@ -63,8 +79,11 @@ def export(
         floats = (("teacher", "teacher", teacher, None), ("student-fp32", "onnx-fp32", student.spec, student))
         for stem, artifact, spec, checkpoint in floats:
             started = time.perf_counter()
-            network = build_model(spec) if checkpoint is None else load_checkpoint(checkpoint)
-            export_fp32(network, out / f"{stem}.onnx", data.input_shape, config.opset)
+            if checkpoint is None:
+                network = write_teacher(spec, out / f"{stem}.onnx", config.opset)
+            else:
+                network = load_checkpoint(checkpoint)
+                export_fp32(network, out / f"{stem}.onnx", data.input_shape, config.opset)
             prove(f"{stem}.onnx", artifact, spec, network, None)
             task.advance()
         started = time.perf_counter()

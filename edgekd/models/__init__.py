@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,6 +43,10 @@ class Cost:
 
 def cost(model: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     """Trainable parameters, and multiply-accumulates of one image (convolutions and matrix products)."""
+    from edgekd.models.onnx import OnnxNetwork
+
+    if isinstance(model, OnnxNetwork):  # torch cannot look inside
+        return Cost(*model.cost())
     parameter = next(model.parameters())
     image = torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device)
     training = model.training
@@ -61,9 +66,15 @@ def build_model(spec: ModelSpec) -> nn.Module:
         model = _build_timm(spec)
     elif spec.source == "torchvision":
         model = _build_torchvision(spec)
+    elif spec.source == "onnx":
+        model = _build_onnx(spec)
     else:
-        raise ModelError(f"unknown model source {spec.source!r}", "Sources: timm, torchvision, edgekd.")
-    if spec.weights not in (None, HUB):
+        raise ModelError(f"unknown model source {spec.source!r}", "Sources: timm, torchvision, edgekd, onnx.")
+    if spec.resize is not None:
+        model.register_forward_pre_hook(_resizing(spec.resize))
+    if spec.around is not None:
+        model = _build_around(model, spec.around)
+    if spec.weights not in (None, HUB) and spec.source != "onnx":
         _load_state(model, spec, read_state(Path(str(spec.weights))))
     return model.eval()
 
@@ -73,6 +84,34 @@ def build_random(spec: ModelSpec, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_model(replace(spec, weights=None))
+
+
+def _build_around(model: nn.Module, around: Mapping[str, Any]) -> nn.Module:
+    module, _, name = around["class"].partition(":")
+    kind = getattr(import_module(module), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ModelError(f"{around['class']}, which ships around the model, is no torch module", "Distil it again.")
+    wrapped: nn.Module = kind(model, **around["kwargs"])
+    return wrapped
+
+
+def _build_onnx(spec: ModelSpec) -> nn.Module:
+    from edgekd.models.onnx import OnnxNetwork
+
+    if spec.weights is None:
+        raise ModelError(f"{spec.name}.onnx has no other weights than its own", "Set search.scorer to capacity.")
+    size = spec.input_shape[1:] if spec.resize is None else (spec.resize, spec.resize)
+    return OnnxNetwork(Path(spec.weights), (spec.input_shape[0], *size))
+
+
+def _resizing(size: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
+    """Bilinear to size x size, smoothed where that is smaller; a hook, so that the model keeps its modules' names."""
+
+    def resize(_model: nn.Module, images: tuple[Tensor, ...]) -> tuple[Tensor]:
+        smaller = size < max(images[0].shape[2:])
+        return (F.interpolate(images[0], size=(size, size), mode="bilinear", antialias=smaller),)
+
+    return resize
 
 
 def _build_own(spec: ModelSpec) -> nn.Module:
@@ -193,7 +232,9 @@ def resolve_teacher(config: TeacherConfig, data: Dataset) -> ModelSpec:
     assert config.source is not None
     kind, _, name = config.source.partition(":")
     weights: str | None = HUB
-    if kind == "file":
+    if kind == "file" and name.endswith(".onnx"):
+        kind, weights, name = "onnx", name, Path(name).stem
+    elif kind == "file":
         if config.arch is None:
             raise ModelError(
                 f"teacher {config.source} has no teacher.arch",
@@ -206,12 +247,12 @@ def resolve_teacher(config: TeacherConfig, data: Dataset) -> ModelSpec:
         raise ModelError(
             f"teacher {config.source} has no weights", "Use file:PATH with teacher.arch, or no source to train one."
         )
-    if kind not in ("timm", "torchvision", "edgekd"):
+    if kind not in ("timm", "torchvision", "edgekd", "onnx"):
         raise ModelError(
             f"teacher.source {config.source!r} is not known", "Use timm:NAME, torchvision:NAME or file:PATH."
         )
-    spec = ModelSpec(kind, name, data.num_classes, data.input_shape, weights=weights)
-    if weights != HUB:
+    spec = ModelSpec(kind, name, data.num_classes, data.input_shape, weights=weights, resize=config.image_size)
+    if weights != HUB and kind != "onnx":
         state = read_state(Path(str(weights)))
         _check_classes(state, spec)
         if kind == "edgekd":
@@ -235,10 +276,10 @@ def _check_output(model: nn.Module, spec: ModelSpec, source: str) -> None:
     with torch.no_grad():
         try:
             out = model(torch.zeros(2, *spec.input_shape))
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:
             raise ModelError(
                 f"teacher {source} cannot take images of shape {spec.input_shape}: {error}",
-                "Set image_size to the size it was trained at.",
+                "Set teacher.image_size to the size it was trained at.",
             ) from error
     if out.shape[-1] != spec.num_classes:
         raise _class_error(source, int(out.shape[-1]), spec.num_classes)

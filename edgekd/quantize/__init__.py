@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save
 from torch.fx import GraphModule
 
+from edgekd import processes
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.catalog import SCHEMES, find
 from edgekd.config import QuantizeConfig
 from edgekd.data.augment import normalise
 from edgekd.distill.methods.kd import kd_loss
-from edgekd.distill.trainer import training_device
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import predict
 from edgekd.profile.devices import Device, has_vnni
@@ -57,7 +57,7 @@ def quantize(
     """
     scheme = find(SCHEMES, "quantize.scheme", config.scheme or device.scheme).name
     options = {"weight_bits": 8 if has_vnni() else 7}
-    target = training_device()
+    target = processes.device()
     float_student, float_teacher = load_checkpoint(student), build_model(teacher)
     judge = _Judge(float_student, student.spec, float_teacher, teacher, data, device, config)
 

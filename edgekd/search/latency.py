@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgekd.artifacts import ModelSpec
 from edgekd.profile.devices import Device
@@ -60,15 +60,16 @@ class MeasuredLatency:
         return graph_latency_ms(self.table, self.device, build_network(self.space.network(genotype), "int8"))
 
     def teacher(self, spec: ModelSpec) -> float:
-        from edgekd.export.onnx import export_fp32
-        from edgekd.models import build_model
+        from edgekd.export import write_teacher
 
-        architecture = [spec.source, spec.name, spec.num_classes, spec.input_shape, spec.kwargs]
+        architecture: list[Any] = [spec.source, spec.name, spec.num_classes, spec.input_shape, spec.kwargs]
+        architecture += [spec.resize] if spec.resize is not None else []
+        architecture += [spec.fingerprint()] if spec.source == "onnx" else []
 
         def export_and_measure() -> float:
             with tempfile.TemporaryDirectory(prefix="edgekd-") as directory:
                 path = Path(directory) / "teacher.onnx"
-                export_fp32(build_model(spec), path, spec.input_shape, OPSET)
+                write_teacher(spec, path, OPSET)
                 return graph_latency_ms(self.table, self.device, path)
 
         return self.table.get(f"teacher fp32 {fingerprint(architecture)}", export_and_measure)

@@ -30,7 +30,7 @@ def predict_torch(
     batch_size: int = 250,
 ) -> NDArray[np.float32]:
     """Logits [N, K] of a torch model in eval mode, on the device that holds it."""
-    device = next(model.parameters()).device
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     rows = [
         model(normalise(images[i : i + batch_size], mean, std).to(device)).float().cpu().numpy()
         for i in range(0, len(images), batch_size)

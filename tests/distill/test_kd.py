@@ -1,16 +1,15 @@
-"""KD against values worked out by hand, and the contract every method keeps."""
+"""KD against values worked out by hand."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
+from logit_rows import prepared, random_rows, run
 
-from edgekd.catalog import METHODS
-from edgekd.distill.methods._base import Batch, Outputs
-from edgekd.distill.methods.kd import kd_loss
+from edgekd.distill.methods.kd import KD, kd_loss
+from edgekd.errors import ConfigError
 
 
 def test_two_class_value_by_hand() -> None:
@@ -35,20 +34,35 @@ def test_zscore_ignores_scale_and_shift_of_the_teacher() -> None:
     assert kd_loss(student, 3 * student + 1, zscore=True).item() == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_contract(name: str) -> None:
-    torch.manual_seed(0)
-    method = METHODS[name].load()()
-    student, teacher = torch.randn(8, 5, requires_grad=True), torch.randn(8, 5, requires_grad=True)
-    labels = torch.arange(8) % 5
-    batch = Batch(np.zeros((8, 4, 4, 3), np.uint8), labels, np.arange(8), 0)
-    terms = method.loss(Outputs(student), Outputs(teacher.detach()), batch, 0)
-    assert terms and all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
-    method.backward(terms)
-    assert student.grad is not None and student.grad.abs().sum() > 0 and teacher.grad is None
-    order = torch.randperm(8)
-    shuffled = Batch(batch.pixels, labels[order], batch.samples, 0)
-    again = method.loss(Outputs(student[order]), Outputs(teacher.detach()[order]), shuffled, 0)
-    assert sum(again.values()).item() == pytest.approx(sum(terms.values()).item(), rel=1e-5)
-    net = torch.nn.Linear(2, 2)
-    assert method.export(net) is net
+@pytest.mark.parametrize(
+    ("anneal", "middle"), [("linear", 8 - 0.25 * 7), ("cosine", 8 - 7 * (1 - math.cos(math.pi / 4)) / 2)]
+)
+def test_temperature_moves_over_its_share_of_the_run(anneal: str, middle: float) -> None:
+    method = KD(temperature=8.0, temperature_end=1.0, anneal_share=0.5, anneal=anneal)
+    prepared(method, num_classes=5, steps=80)
+    assert [method.temperature_at(step) for step in (0, 10, 40, 79)] == pytest.approx([8, middle, 1, 1])
+    student, teacher, labels = random_rows()
+    kd = run(method, student, teacher, labels, step=10)["kd"]
+    assert kd.item() == pytest.approx(0.9 * kd_loss(student, teacher, middle).item(), rel=1e-6)
+
+
+def test_temperature_moves_over_the_whole_run_by_default() -> None:
+    method = KD(temperature=8.0, temperature_end=2.0)
+    prepared(method, steps=30)
+    assert [method.temperature_at(step) for step in (0, 10, 15, 20)] == pytest.approx([8, 6.5, 5, 3.5])  # cos 60 = 1/2
+
+
+def test_temperature_stays_without_a_schedule() -> None:
+    student, teacher, labels = random_rows()
+    terms = run(prepared(KD(temperature=3.0, alpha=0.4)), student, teacher, labels, step=9)
+    assert terms["kd"].item() == pytest.approx(0.4 * kd_loss(student, teacher, 3.0).item(), rel=1e-6)
+    assert terms["ce"].item() == pytest.approx(0.6 * torch.nn.functional.cross_entropy(student, labels).item())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"anneal_share": 0.5}, {"anneal": "linear"}, {"anneal": "step"}, {"temperature_end": 0}],
+)
+def test_half_a_schedule_is_an_error(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="distill.method kd: (temperature_end|anneal)"):
+        KD(**options)

@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgekd.data.augment import Pixels
+from edgekd.models.taps import Outputs, Side
+
+__all__ = ["Batch", "Method", "Outputs", "Setup", "Side"]
+
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's samples: the same augmented view for student and teacher, who normalise it each in their own way."""
+    """One step's samples: the same augmented view for student and teacher, who normalise it each in their own way.
 
-    pixels: NDArray[np.uint8]  # [B, H, W, C]
-    labels: Tensor  # [B]
-    samples: NDArray[np.int64]  # [B] rows of the training split
-    view: int
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a network gives: logits [B, K]; feature maps by tap and embeddings [B, D] where a method asks for them."""
-
-    logits: Tensor
-    features: Mapping[str, Tensor] | None = None
-    embeddings: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Side:
-    """What a dry run of one image says of a network: everything an adapter needs to be built.
-
-    `shapes` are those of the tapped features without the batch, in the order the data meets them: maps (C, H, W) or
-    tokens (N, C). `classifier(embeddings)` gives the logits.
+    Where images are mixed (`distill.mixup`), `labels` are those of the first ones, which make up `mix` of each pixel,
+    and `partners` those of the others: the loss is mix * loss(labels) + (1 - mix) * loss(partners).
     """
 
-    shapes: Mapping[str, tuple[int, ...]]
-    embedding: int
-    classifier: nn.Module
+    pixels: Pixels  # uint8 [B, H, W, C], an array or, where the data are kept on a GPU, a tensor
+    labels: Tensor  # [B]
+    samples: NDArray[np.int64]  # [B] rows of the training split
+    view: int | NDArray[np.int64]  # of all, or of each [B]
+    partners: Tensor | None = None  # [B]
+    mix: float = 1.0
+
+    def __getitem__(self, rows: slice) -> Batch:
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            labels=self.labels[rows],
+            samples=self.samples[rows],
+            view=self.view if isinstance(self.view, int) else self.view[rows],
+            partners=None if self.partners is None else self.partners[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,11 @@ class Setup:
     """What a method is prepared with, before the first step; `labels` [N] are those of the training split."""
 
     student: Side
-    teacher: Side | None  # None where the teacher's targets are stored or come from a file that has only logits
+    teacher: Side | None  # None where the teacher gives only logits: then the row needs neither features nor embeddings
     num_classes: int
     labels: Tensor
     seed: int
+    steps: int = 0  # of the optimizer, over the whole run; 0 where they are unknown, which schedules refuse
 
 
 class Method(nn.Module):
@@ -59,7 +60,21 @@ class Method(nn.Module):
     What a method needs of the networks is declared in its row: `features` fills `Outputs.features`, `embeddings`
     fills `Outputs.embeddings`. Modules of the student or the teacher that `prepare` hands over are kept out of the
     method's own parameters, in a tuple: the optimizer and the checkpoint have the student's already.
+
+    Outputs come in float32, whatever the networks computed in. torch's generator is set from the seed and the step
+    before every `prepare` and `loss`: what is drawn from it there is drawn again by a resumed run. State that a resumed
+    run needs is a parameter or a buffer.
+
+    An owner of the hard-label term (`owns_labels` in its row) takes `label_smoothing` and returns that term as `ce`;
+    any other method returns its own terms only, and the trainer adds the cross-entropy.
     """
+
+    minimum: ClassVar[float | None] = None
+    """The least sum of the terms but `ce`: that of a student equal to the teacher, where adapters are identities."""
+
+    record: Mapping[str, Any] | None = None
+    """Of a method that `ships_extra`, after `export`: plain values with which its class builds the exported network
+    again, `type(exported)(student, **record)`."""
 
     def prepare(self, setup: Setup) -> None:
         """Make the adapters, from the shapes of `setup` and from nothing else."""
@@ -73,7 +88,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def backward(self, terms: dict[str, Tensor]) -> None:
-        """Gradients of the sum; gradient surgery overrides this."""
+        """Add the gradients of the sum to the parameters' `grad`; gradient surgery overrides this."""
         sum(terms.values()).backward()  # type: ignore[union-attr]
 
     def after_step(self, step: int) -> None:

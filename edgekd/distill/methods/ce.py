@@ -9,6 +9,8 @@ from edgekd.tasks.classification import hard_loss
 
 
 class CrossEntropy(Method):
+    minimum = 0.0
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing

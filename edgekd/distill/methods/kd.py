@@ -3,6 +3,11 @@
 L = (1 - alpha) CE(s, y) + alpha T^2 KL(softmax(t / T) || softmax(s / T)), batch mean.
 With `zscore` each row is first standardised, z -> (z - mean) / std (Sun et al. 2024, algorithm 1): the student then
 has to match the teacher's ranking and shape, not its scale.
+
+With `temperature_end` T moves from `temperature` to it over the first `anneal_share` of the run, all of it by default:
+in a line as Annealing-KD does towards 1 (Jafari et al. 2021, arXiv 2104.07163) or along the half cosine of CTKD's
+curriculum (Li et al. 2023, arXiv 2211.16231). The schedule alone is theirs: Annealing-KD scales the teacher's logits
+under a squared error, and CTKD learns T against the student and schedules the strength of that.
 """
 
 from __future__ import annotations
@@ -10,12 +15,15 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.distill.methods._base import Batch, Method, Outputs
-from edgekd.tasks.classification import hard_loss
+from edgekd.distill.methods._base import Batch, Setup
+from edgekd.distill.methods._logits import LogitMethod, positive, share
+from edgekd.distill.methods._schedules import cosine, progress, run_steps
+from edgekd.errors import ConfigError
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, zscore: bool = False) -> Tensor:
     """T^2 KL(teacher || student), mean over the rows of logits [N, K]; 0 when they are equal."""
+    student, teacher = student.float(), teacher.float()
     if zscore:
         student, teacher = _standardise(student), _standardise(teacher)
     log_p = F.log_softmax(student / temperature, 1)
@@ -27,16 +35,46 @@ def _standardise(logits: Tensor) -> Tensor:
     return (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True).clamp_min(1e-7)
 
 
-class KD(Method):
-    def __init__(
-        self, temperature: float = 4.0, alpha: float = 0.9, zscore: bool = False, label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.temperature, self.alpha, self.zscore = temperature, alpha, zscore
-        self.label_smoothing = label_smoothing
+class KD(LogitMethod):
+    """Raises ConfigError where a schedule is named wrong, or given without the temperature that it ends at."""
 
-    def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
-        assert teacher is not None
-        kd = kd_loss(student.logits, teacher.logits, self.temperature, self.zscore)
-        ce = hard_loss(student.logits, batch.labels, self.label_smoothing)
-        return {"ce": (1 - self.alpha) * ce, "kd": self.alpha * kd}
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        alpha: float = 0.9,
+        zscore: bool = False,
+        label_smoothing: float = 0.0,
+        temperature_end: float | None = None,
+        anneal_share: float = 1.0,
+        anneal: str = "cosine",
+    ) -> None:
+        super().__init__(label_smoothing)
+        positive(self, temperature=temperature)
+        share(self, alpha=alpha, anneal_share=anneal_share)
+        if anneal not in ("cosine", "linear"):
+            raise ConfigError(f"distill.method kd: anneal is {anneal!r}", "Write cosine or linear.")
+        if temperature_end is not None:
+            positive(self, temperature_end=temperature_end)
+        elif (anneal_share, anneal) != (1.0, "cosine"):
+            raise ConfigError(
+                "distill.method kd: anneal and anneal_share say how the temperature moves, not where it ends",
+                "Give temperature_end as well, or neither of the two.",
+            )
+        self.temperature, self.zscore, self.alpha = temperature, zscore, alpha
+        self.temperature_end, self.anneal_share, self.anneal = temperature_end, anneal_share, anneal
+        self.ce_weight = 1 - alpha
+        self.steps = 0  # of the run, where the temperature moves
+
+    def prepare(self, setup: Setup) -> None:
+        if self.temperature_end is not None:
+            self.steps = run_steps(self, setup, "anneal_share")
+
+    def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
+        return {"kd": self.alpha * kd_loss(student, teacher, self.temperature_at(step), self.zscore)}
+
+    def temperature_at(self, step: int) -> float:
+        if self.temperature_end is None:
+            return self.temperature
+        done = progress(step / self.steps, 0, self.anneal_share)
+        done = cosine(done) if self.anneal == "cosine" else done
+        return self.temperature + done * (self.temperature_end - self.temperature)
