@@ -446,13 +446,41 @@ def scorers(json: Json = False) -> None:
     render.rows(list(SCORERS.values()), json, title="scorers")
 
 
-@app.command()
-def targets(json: Json = False) -> None:
-    """The devices."""
+targets = typer.Typer(rich_markup_mode=None)
+app.add_typer(targets, name="targets")
+
+
+@targets.callback(invoke_without_command=True)
+def _targets(context: typer.Context, json: Json = False) -> None:
+    """The devices; what a search knows of one before it starts."""
     from edgekd import render
     from edgekd.profile.devices import list_devices
 
-    render.rows(list_devices(), json, title="targets")
+    if context.invoked_subcommand is None:
+        render.rows(list_devices(), json, title="targets")
+
+
+@targets.command()
+def calibrate(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A device; `edgekd targets` lists them.")],
+    space: Annotated[
+        str, typer.Option(help="Students to measure; `edgekd spaces` lists their spaces.")
+    ] = "cifar-resnet",
+    measurements: Annotated[int, typer.Option(min=50, help="Whole INT8 graphs to measure.")] = 300,
+    classes: Annotated[int | None, typer.Option(min=2, help="Default: those the space is known for.")] = None,
+    images: Annotated[tuple[int, int, int] | None, typer.Option(help="Channels, height and width.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the points that are drawn.")] = 0,
+    json: Json = False,
+) -> None:
+    """Fit a latency predictor to a space's students, measured on the target; a search there then measures less."""
+    from edgekd import render
+    from edgekd.search import latency_calibration
+
+    with _working(None, json) as progress:
+        record = latency_calibration.calibrate(
+            target, space, measurements=measurements, classes=classes, images=images, seed=seed, progress=progress
+        )
+    render.calibration(record, json)
 
 
 @app.command()

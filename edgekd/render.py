@@ -129,6 +129,29 @@ def method(record: Mapping[str, Any], as_json: bool) -> None:
         print(f"  {name} = {short!r}")
 
 
+def calibration(record: Mapping[str, Any], as_json: bool) -> None:
+    """How well a latency predictor did on the points held out, what it says of the device, and where it is."""
+    if as_json:
+        emit(record)
+        return
+    check = record["check"]
+    held_out = next(iter(check.values()))["n"]
+    print(f"{record['measurements']} points of {record['space']} on {record['target']}; {held_out} of them held out:")
+    headings = ("by", "rho", "within 5 %", "within 10 %", "median error")
+    lines = [
+        [name, f"{f['rho']:.3f}", f"{f['within_5']:.1%}", f"{f['within_10']:.1%}", f"{f['median_error']:.2%}"]
+        for name, f in check.items()
+    ]
+    table("", {heading: "left" if heading == "by" else "right" for heading in headings}, lines)
+    families = [
+        [name, f"{1e3 * f['launch_ms']:.1f}", f"{1e-6 / f['ms_per_mac']:.0f}" if f["ms_per_mac"] else "-"]
+        for name, f in record["families"].items()
+    ]
+    table("fitted", {"operators": "left", "launch, us": "right", "GMAC/s": "right"}, families)
+    print(f"{record['balance']:g} MACs in the time of a number moved; a measurement varies by {record['noise']:.1%}")
+    print(f"kept in {record['path']}")
+
+
 def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:
     plain = records(stages)
     if as_json:

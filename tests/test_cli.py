@@ -256,6 +256,56 @@ def test_a_point_that_the_target_excludes(monkeypatch: pytest.MonkeyPatch) -> No
     assert "Write depths=1,1,1 widths=16,16,16" in refused.stderr
 
 
+def test_a_target_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekd.search import latency_calibration
+
+    figures = {"n": 30, "rho": 0.998, "within_5": 0.9, "within_10": 1.0, "median_error": 0.0123}
+    conv = {"launch_ms": 0.0025, "ms_per_mac": 1e-8, "macs": [1, 2], "traffic": [3, 4]}
+    record: dict[str, Any] = {
+        "target": "x86-cpu",
+        "space": "resnet",
+        "measurements": 299,
+        "check": {"MACs alone": {**figures, "within_10": 0.5}, "fitted predictor": figures},
+        "balance": 64.0,
+        "noise": 0.015,
+        "families": {"Conv 3x3": conv, "Input": {**conv, "ms_per_mac": 0.0}},
+        "path": "latency/0.json",
+    }
+    seen: list[Any] = []
+
+    def calibrate(*arguments: Any, progress: Any, **options: Any) -> dict[str, Any]:
+        print("a library's chatter")
+        seen.append((arguments, options))
+        return record
+
+    monkeypatch.setattr(latency_calibration, "calibrate", calibrate)
+    shown = edgekd("targets", "calibrate", "x86-cpu", "--space", "resnet", "--images", 3, 64, 64)
+    assert shown.exit_code == 0, shown.output
+    given = {"measurements": 300, "classes": None, "images": (3, 64, 64), "seed": 0}
+    assert seen == [(("x86-cpu", "resnet"), given)]
+    for text in (
+        "299 points of resnet on x86-cpu",
+        "30 of them",
+        "0.998",
+        "100.0%",
+        "1.23%",
+        "2.5",
+        "100",
+        "latency/0",
+    ):
+        assert text in shown.stdout
+    asked = edgekd("targets", "calibrate", "x86-cpu", "--measurements", 80, "--classes", 5, "--seed", 3, "--json")
+    assert json.loads(asked.stdout) == record and "chatter" in asked.stderr
+    assert seen[1] == (("x86-cpu", "cifar-resnet"), {"measurements": 80, "classes": 5, "images": None, "seed": 3})
+    assert edgekd("targets", "calibrate", "x86-cpu", "--measurements", 10).exit_code == 2
+
+
+def test_a_target_or_space_that_is_not_known_is_not_calibrated() -> None:
+    for arguments in (("x86-cup",), ("x86-cpu", "--space", "resnets")):
+        done = edgekd("targets", "calibrate", *arguments)
+        assert done.exit_code == 2 and "Known: " in done.stderr
+
+
 def test_one_method(tmp_path: Path) -> None:
     record = json.loads(edgekd("methods", "show", "kd", "--json").stdout)
     assert record["name"] == "kd" and record["options"]["temperature"] == 4.0

@@ -6,6 +6,7 @@ Maps are [c, h, w] and tokens [n, c], always without the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,6 +16,11 @@ Shape = tuple[int, ...]
 
 class Operator:
     """Something that takes time on a device; two that are equal take the same."""
+
+    @property
+    def family(self) -> str:
+        """What a runtime has one kernel for, whatever the size."""
+        return type(self).__name__
 
     @property
     def shape(self) -> Shape:
@@ -29,6 +35,16 @@ class Operator:
     def params(self) -> int:
         """Trained numbers, before BatchNorm is folded."""
         return 0
+
+    @property
+    def weights(self) -> int:
+        """Numbers of its kernels and matrices."""
+        return 0
+
+    @property
+    def traffic(self) -> int:
+        """Numbers it reads and writes at least, a byte each in INT8: what comes in, what goes out, its weights."""
+        return math.prod(self.shape) + math.prod(self.out) + self.weights
 
     @property
     def macs(self) -> int:
@@ -49,6 +65,12 @@ class _Map(Operator):
     @property
     def shape(self) -> Shape:
         return self.c, self.h, self.w
+
+
+class _Pair(Operator):
+    @property
+    def traffic(self) -> int:
+        return 3 * math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,10 @@ class Conv(Operator):
     affine: int = field(default=2, repr=False, compare=False)
 
     @property
+    def family(self) -> str:
+        return f"Conv {self.kernel}x{self.kernel}" + (" grouped" if self.groups > 1 else "")
+
+    @property
     def shape(self) -> Shape:
         return self.c_in, self.h, self.w
 
@@ -105,7 +131,7 @@ class Conv(Operator):
 
 
 @dataclass(frozen=True)
-class Add(_Map):
+class Add(_Pair, _Map):
     """Two maps [c, h, w], added, then ReLU."""
 
     c: int
@@ -114,7 +140,7 @@ class Add(_Map):
 
 
 @dataclass(frozen=True)
-class Sum(Operator):
+class Sum(_Pair):
     """Two tensors of one size, added, without ReLU."""
 
     size: Shape
@@ -146,6 +172,10 @@ class Pool(_Map):
     w: int
 
     @property
+    def family(self) -> str:
+        return f"Pool {self.kind}"
+
+    @property
     def out(self) -> tuple[int, int, int]:
         h, w = ((side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (self.h, self.w))
         return self.c, h, w
@@ -162,11 +192,15 @@ class SqueezeExcite(_Map):
 
     @property
     def params(self) -> int:
-        return self.macs + self.hidden + self.c
+        return self.weights + self.hidden + self.c
+
+    @property
+    def weights(self) -> int:
+        return 2 * self.c * self.hidden
 
     @property
     def macs(self) -> int:
-        return 2 * self.c * self.hidden
+        return self.weights
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -188,11 +222,15 @@ class Head(_Map):
 
     @property
     def params(self) -> int:
-        return (self.c + 1) * self.classes
+        return self.weights + self.classes
+
+    @property
+    def weights(self) -> int:
+        return self.c * self.classes
 
     @property
     def macs(self) -> int:
-        return self.c * self.classes
+        return self.weights
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,15 @@ class Linear(Operator):
 
     @property
     def params(self) -> int:
-        return (self.c_in + 1) * self.c_out
+        return self.weights + self.c_out
+
+    @property
+    def weights(self) -> int:
+        return self.c_in * self.c_out
 
     @property
     def macs(self) -> int:
-        return self.n * self.c_in * self.c_out
+        return self.n * self.weights
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -166,6 +170,10 @@ class TokenPool(Operator):
         return self.conv.params + self.linear.params
 
     @property
+    def weights(self) -> int:
+        return self.conv.weights + self.linear.weights
+
+    @property
     def macs(self) -> int:
         return self.conv.macs + self.linear.macs
 
@@ -188,8 +196,12 @@ class TokenHead(_Tokens):
 
     @property
     def params(self) -> int:
-        return 2 * self.c + (self.c + 1) * self.classes
+        return 2 * self.c + self.weights + self.classes
+
+    @property
+    def weights(self) -> int:
+        return self.c * self.classes
 
     @property
     def macs(self) -> int:
-        return self.c * self.classes
+        return self.weights

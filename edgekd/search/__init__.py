@@ -6,6 +6,7 @@ student = search(out, teacher=spec, data=data, device=device, config=SearchConfi
 from __future__ import annotations
 
 import random
+import statistics
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -142,7 +143,7 @@ class _Search:
             candidates[: len(individuals)],
             key=lambda candidate: (-candidate.score.value, candidate.latency_ms, candidate.point.params),
         )
-        ranking, chosen = self._choose(ranking)
+        ranking, chosen, ratios = self._choose(ranking)
         rows = [{**row(candidate, self._spec(candidate)), "rank": i} for i, candidate in enumerate(ranking, 1)]
         for key in ("params", "macs"):
             for entry, place in zip(rows, ranks([entry[key] for entry in rows]), strict=True):
@@ -160,6 +161,11 @@ class _Search:
                 self._baseline("random, equally fast", self._random(ranking, ranking[chosen].latency_ms)),
             ],
             tau_params=kendall_tau([c.score.value for c in ranking], [c.point.params for c in ranking]),
+            latency_model={
+                **self.costs.model(),
+                "finalists": len(ratios),
+                "finalists_error": statistics.median(abs(1 / ratio - 1) for ratio in ratios),
+            },
         )
 
     def _random(self, ranking: list[Candidate], latency_ms: float) -> Candidate:
@@ -168,8 +174,8 @@ class _Search:
         close = [c for c in near if abs(c.latency_ms - latency_ms) <= 0.1 * latency_ms]
         return random.Random(self.seed).choice(close or near[:1])
 
-    def _choose(self, ranking: list[Candidate]) -> tuple[list[Candidate], int]:
-        """Measure the finalists; the ranking with their latencies and the place of the first that holds the limit.
+    def _choose(self, ranking: list[Candidate]) -> tuple[list[Candidate], int, list[float]]:
+        """Measure the finalists: the ranking, the place of the first that holds the limit, and measured / predicted.
 
         When none does, go on down the ranking, skipping what the ratio of measured to predicted says is too slow.
         """
@@ -196,7 +202,7 @@ class _Search:
                 f"measured and none does; the nearest ({nearest.point.genotype}) takes {takes} on {self.device.name}",
                 f"Allow {format_ms(nearest.latency_ms * 1.02)} or more.",
             )
-        return ranking, holds
+        return ranking, holds, ratios
 
     def _candidate(self, genotype: Genotype, value: float) -> Candidate:
         score = replace(self.book[genotype], value=value)

@@ -15,7 +15,7 @@ from edgekd.search.spaces import Point
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored point; `measured` says whether `latency_ms` is its whole graph's or the sum of its operators'."""
+    """A scored point; `measured` says whether `latency_ms` is its whole graph's or a prediction."""
 
     point: Point
     score: Score

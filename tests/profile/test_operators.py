@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from edgekd.profile.operators import Add, Conv, Head, Input, Layer, Network, NormHead, Pool, SqueezeExcite, operators
+from edgekd.profile.operators import (
+    Add,
+    Conv,
+    Head,
+    Input,
+    Layer,
+    Network,
+    NormHead,
+    Pool,
+    SqueezeExcite,
+    Sum,
+    operators,
+)
 from edgekd.profile.token_operators import Attention, Gelu, LayerNorm, Linear, Patches, TokenHead, TokenPool
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
@@ -35,6 +47,24 @@ from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 )
 def test_shapes_and_counts(op: Any, out: tuple[int, ...], params: int, macs: int) -> None:
     assert (op.out, op.params, op.macs) == (out, params, macs)
+
+
+@pytest.mark.parametrize(
+    ("op", "family", "traffic"),
+    [
+        (Conv(4, 6, 3, 2, 9, 8), "Conv 3x3", 4 * 72 + 6 * 20 + 4 * 6 * 9),
+        (Conv(4, 4, 5, 1, 9, 8, groups=4), "Conv 5x5 grouped", 2 * 4 * 72 + 4 * 25),
+        (Add(4, 9, 8), "Add", 3 * 4 * 72),
+        (Sum((5, 8)), "Sum", 3 * 40),
+        (Pool("max", 4, 3, 2, 1, 9, 8), "Pool max", 4 * 72 + 4 * 20),
+        (SqueezeExcite(8, 2, 5, 5), "SqueezeExcite", 2 * 200 + 32),
+        (Head(8, 4, 4, 10), "Head", 128 + 10 + 80),
+        (Linear(5, 8, 6), "Linear", 40 + 30 + 48),
+        (TokenPool(4, 8, 3, 3), "TokenPool", 40 + 40 + 8 * 9 + 4 * 8),
+    ],
+)
+def test_what_a_latency_model_goes_by(op: Any, family: str, traffic: int) -> None:
+    assert (op.family, op.traffic) == (family, traffic)
 
 
 def test_the_latency_tables_key_of_an_operator_stays() -> None:

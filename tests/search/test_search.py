@@ -44,6 +44,9 @@ class FakeLatency:
     def teacher(self, spec):
         return 12.0
 
+    def model(self):
+        return {"name": "a millisecond for a million MACs"}
+
 
 def dataset():
     generator = np.random.default_rng(0)
@@ -104,6 +107,8 @@ def test_the_record(tmp_path):
     assert record["chosen"] == rows[0]
     assert all({"rank_params", "rank_macs", "spread"} <= set(row) for row in rows)
     assert -1 <= record["tau_params"] <= 1
+    model = {"name": "a millisecond for a million MACs", "finalists": 3, "finalists_error": 0.0}
+    assert record["latency_model"] == model
     baselines = {row["name"]: row for row in record["baselines"]}
     assert list(baselines) == ["resnet8", "resnet20", "resnet56", "largest legal", "random, equally fast"]
     assert not baselines["resnet56"]["legal"] and "max_params 200,000" in baselines["resnet56"]["breaks"]
@@ -186,6 +191,7 @@ def test_when_no_finalist_holds_it_the_search_goes_down_the_ranking(tmp_path):
     assert record["chosen"]["rank"] > 3
     assert record["chosen"]["measured"] and record["chosen"]["latency_ms"] <= 2
     assert len(costs.measured) == 4  # what the ratio rules out is not measured
+    assert record["latency_model"]["finalists_error"] == pytest.approx(1 / 3)  # predicted two thirds of it
     with pytest.raises(
         TargetError, match=r"latency 2 ms: of 24 candidates .* the nearest \(depths=.* takes .* on x86-cpu"
     ):
