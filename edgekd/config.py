@@ -77,6 +77,10 @@ class SearchConfig(Section):
     inits: int = Field(3, ge=1, description="random initialisations a score is averaged over")
     batch_size: int = Field(64, ge=2, description="training images a candidate is scored on")
     finalists: int = Field(3, ge=1, description="best candidates whose latency is measured on the whole graph")
+    calibrate: int = Field(
+        0, ge=0, description="candidates distilled for calibration_epochs to correct the ranking; 0 for none, else 5+"
+    )
+    calibration_epochs: int = Field(3, ge=1, description="epochs of each of them, with distill's other settings")
     max_params: int | None = Field(None, ge=1)
     max_macs: int | None = Field(None, ge=1)
 

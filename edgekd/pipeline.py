@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,6 +307,8 @@ class Chain:
         common["teacher"] = self.teacher_inputs
         if name == "search":
             search = config.search.model_dump(mode="json")
+            if config.search.calibrate:
+                common["distill"] = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds"})
             return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
         if name == "distill":
             distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
@@ -367,7 +369,31 @@ class Chain:
             latency=self.config.latency,
             seed=self.config.seed,
             progress=self.progress,
+            train=partial(self._train_shortly, out / "calibration" / "replay"),
         )
+
+    def _train_shortly(self, store: Path, out: Path, student: ModelSpec) -> float:
+        """Validation top-1 of a student after `search.calibration_epochs`; a finished one is not trained again."""
+        from edgekd.distill import distill
+
+        if (out / "checkpoint.json").is_file():
+            return Checkpoint.load(out).metrics["val_top1"]
+        config, epochs = self.config.distill, self.config.search.calibration_epochs
+        fewer = {"views": min(config.views, epochs), "warmup_epochs": min(config.warmup_epochs, epochs / 4)}
+        short = config.model_copy(update={"epochs": epochs, **fewer})
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint = distill(
+            out,
+            teacher=self.teacher,
+            student=student,
+            data=self.data,
+            config=short,
+            seed=self.config.seed,
+            progress=self.progress,
+            others=self.others,
+            store=store,
+        )
+        return checkpoint.metrics["val_top1"]
 
     def _distill(self, out: Path) -> None:
         from edgekd.distill import distill

@@ -41,8 +41,11 @@ def distill(
     seed: int,
     progress: Progress,
     others: Sequence[ModelSpec] = (),
+    store: Path | None = None,
 ) -> Checkpoint:
     """Train `student` to the targets of `teacher`, with `others` to those of all of them together. Resumes.
+
+    Stored targets are kept in `store` for the next student where there is one.
 
     `out` receives a checkpoint, history.json and distill.json, which says what was listened to and where targets came
     from. Raises ConfigError or ModelError when the method does not fit the networks or the data.
@@ -61,7 +64,7 @@ def distill(
     side: Side | None = None
     if row.name != "ce":
         why = _why_live(row, config)
-        store = out / "replay"
+        store = store or out / "replay"
         export = None if why else Export(store, config.views * len(data.train), progress)
         targets, side = live_targets([teacher, *others], row, config, device, export)
         record |= {

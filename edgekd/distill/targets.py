@@ -127,7 +127,7 @@ def replay(
     chunks = [(view, np.arange(i, min(i + CHUNK, n))) for view in range(views) for i in range(0, n, CHUNK)]
     files = {name: (dtype, (views, n, width)) for name, (dtype, width) in layout.columns.items()}
     if processes.rank() == 0:
-        out.mkdir(exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         _allocate(out, files, len(chunks))
     processes.wait()
     done = np.memmap(out / "done", np.uint8, "r+", shape=(len(chunks),))

@@ -110,7 +110,7 @@ class Export:
 
         path = self.out / f"{spec.fingerprint()[:16]}.onnx"
         if processes.rank() == 0 and not path.exists():
-            self.out.mkdir(exist_ok=True)
+            self.out.mkdir(parents=True, exist_ok=True)
             try:
                 export_fp32(net, path, spec.input_shape, OPSET)
             except Exception as error:  # the exporter's own, of many kinds

@@ -6,9 +6,11 @@ student = search(out, teacher=spec, data=data, device=device, config=SearchConfi
 from __future__ import annotations
 
 import random
+import shutil
 import statistics
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,12 @@ from edgekd.search._judge import ScoringJudge
 from edgekd.search._ranking import Candidate, kendall_tau, pareto, ranks, row
 from edgekd.search._scores import ScoreBook
 from edgekd.search._task import make_scorer, normalisation
+from edgekd.search.calibration import calibrate, choose
 from edgekd.search.evolution import evolve
 from edgekd.search.latency import Latency, MeasuredLatency
 from edgekd.search.limits import Limits, format_ms
 from edgekd.search.scorers import Score
-from edgekd.search.spaces import Genotype, Space
+from edgekd.search.spaces import Genotype, Point, Space
 from edgekd.stage import fingerprint, write_json
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from edgekd.progress import Progress
 
 __all__ = ["Limits", "search"]
+
+Train = Callable[[Path, ModelSpec], float]  # distil a student for a short time in a directory: validation top-1
 
 SHOWN = 20  # rows of the ranking
 BASELINES = ("resnet8", "resnet20", "resnet56")
@@ -51,6 +56,7 @@ def search(
     seed: int,
     progress: Progress,
     costs: Latency | None = None,
+    train: Train | None = None,
 ) -> ModelSpec:
     """The best-scored student that holds the limits on `device`; goes on from a kill.
 
@@ -59,6 +65,7 @@ def search(
     Every individual holds max_params, max_macs and, by prediction, `latency` (`2ms`, or `6x` for a sixth of the FP32
     teacher). The `finalists` best are then measured as whole INT8 graphs, and the first that holds the limit is chosen;
     if none does, the search goes down the ranking. With `config.student` that point is taken and held to the limits.
+    With `config.calibrate` so many candidates are distilled by `train` and correct the ranking.
     `costs` replaces the target's own latency table. Raises ConfigError, and TargetError when no student can hold a
     limit, naming the nearest.
     """
@@ -73,11 +80,12 @@ def search(
             teacher_ms = costs.teacher(teacher) if unit == "x" else None
             limit_ms = value if teacher_ms is None else teacher_ms / value
         limits = Limits(config.max_params, config.max_macs, limit_ms)
-        run = _Search(out, space, teacher, data, device, config, limits, costs, seed)
+        run = _Search(out, space, teacher, data, device, config, limits, costs, seed, train)
         record = run.take(named) if named is not None else run.evolve(progress)
         record |= {"latency_limit_ms": limit_ms, "teacher_latency_ms": teacher_ms}
         if processes.rank() == 0:
             write_json(out / "search.json", record)
+            shutil.rmtree(out / "calibration", ignore_errors=True)
         processes.wait()
     return ModelSpec.from_json(record["chosen"]["spec"])
 
@@ -96,7 +104,9 @@ class _Search:
         limits: Limits,
         costs: Latency,
         seed: int,
+        train: Train | None,
     ) -> None:
+        self.out, self.train = out, train
         self.space, self.teacher, self.data, self.device = space, teacher, data, device
         self.config, self.limits, self.costs, self.seed = config, limits, costs, seed
         scoring = [config.scorer, config.inits, config.batch_size, seed, data.digest, teacher.fingerprint()]
@@ -112,7 +122,7 @@ class _Search:
                 f"search.student {self.config.student!r} breaks {broken}",
                 "Name a smaller student, raise the limit, or drop search.student to search for one.",
             )
-        rows = {**row(chosen, self._spec(chosen)), "score": None, "spread": None}
+        rows = {**row(chosen, self._spec(chosen.point)), "score": None, "spread": None}
         return self._record(scorer=None, scored=0, chosen=rows, ranking=[rows], baselines=[])
 
     def evolve(self, progress: Progress) -> dict[str, Any]:
@@ -137,6 +147,10 @@ class _Search:
             finally:
                 self.book.save()
         scores = judge.rank([*individuals, *named])
+        calibration = None
+        if config.calibrate:
+            calibration = self._calibrate([*individuals, *named], scores, len(individuals))
+            scores = calibration.pop("figures")
         candidates = [self._candidate(g, s) for g, s in zip([*individuals, *named], scores, strict=True)]
         # Equal scores: the cheaper one first.
         ranking = sorted(
@@ -144,13 +158,14 @@ class _Search:
             key=lambda candidate: (-candidate.score.value, candidate.latency_ms, candidate.point.params),
         )
         ranking, chosen, ratios = self._choose(ranking)
-        rows = [{**row(candidate, self._spec(candidate)), "rank": i} for i, candidate in enumerate(ranking, 1)]
+        rows = [{**row(candidate, self._spec(candidate.point)), "rank": i} for i, candidate in enumerate(ranking, 1)]
         for key in ("params", "macs"):
             for entry, place in zip(rows, ranks([entry[key] for entry in rows]), strict=True):
                 entry[f"rank_{key}"] = place
         largest = max(ranking, key=lambda candidate: candidate.point.params)
         return self._record(
             scorer=config.scorer,
+            calibration=calibration,
             scored=len(ranking),
             chosen=rows[chosen],
             ranking=rows[:SHOWN],
@@ -167,6 +182,18 @@ class _Search:
                 "finalists_error": statistics.median(abs(1 / ratio - 1) for ratio in ratios),
             },
         )
+
+    def _calibrate(self, genotypes: list[Genotype], scores: list[float], legal: int) -> dict[str, Any]:
+        """Distil a few of the first `legal` genotypes shortly, and rank all of them by what came out."""
+        assert self.train is not None, "search.calibrate needs a way to train"
+        points = [self.space.point(genotype) for genotype in genotypes]
+        measured = choose(scores[:legal], self.config.calibrate)
+        accuracy = []
+        for place in measured:
+            accuracy.append(self.train(self.out / "calibration" / f"{place}", self._spec(points[place])))
+        found = calibrate(points, scores, measured, accuracy)
+        trained = [{"name": str(genotypes[i]), "val_top1": a} for i, a in zip(measured, accuracy, strict=True)]
+        return {**asdict(found), "trained": trained}
 
     def _random(self, ranking: list[Candidate], latency_ms: float) -> Candidate:
         """Any of the candidates within a tenth of a latency, or the nearest."""
@@ -208,14 +235,14 @@ class _Search:
         score = replace(self.book[genotype], value=value)
         return Candidate(self.space.point(genotype), score, self.costs.predict(genotype))
 
-    def _spec(self, candidate: Candidate) -> ModelSpec:
+    def _spec(self, point: Point) -> ModelSpec:
         mean, std = normalisation(self.teacher, self.data)
-        return replace(candidate.point.spec, mean=mean, std=std)
+        return replace(point.spec, mean=mean, std=std)
 
     def _baseline(self, name: str, candidate: Candidate) -> dict[str, Any]:
         point = candidate.point
         broken = self.limits.broken(point.params, point.macs, candidate.latency_ms)
-        return {**row(candidate, self._spec(candidate)), "name": name, "legal": broken is None, "breaks": broken}
+        return {**row(candidate, self._spec(candidate.point)), "name": name, "legal": broken is None, "breaks": broken}
 
     def _record(self, **entries: Any) -> dict[str, Any]:
         return {"space": self.space.name, "seconds": self.book.seconds, **entries}

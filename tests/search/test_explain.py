@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from test_search import DEVICE, SPACE, TEACHER, FakeLatency, dataset, run
 
 from edgekd.config import SearchConfig
 from edgekd.errors import ConfigError, RunDirectoryError
@@ -9,7 +10,6 @@ from edgekd.profile.operators import operators
 from edgekd.search.explain import explain
 from edgekd.search.scorers import Score
 from edgekd.search.scorers.edgekd import log_ranks
-from tests.search.test_search import DEVICE, SPACE, TEACHER, FakeLatency, dataset, run
 
 CONFIG = {"scorer": "edgekd", "evaluations": 24, "population": 8, "tournament": 3, "inits": 1, "batch_size": 12}
 

@@ -57,7 +57,7 @@ def dataset():
     return Dataset("tiny", ("a", "b", "c", "d"), *splits, mean=(0.5,), std=(0.25,), flips=False, digest="d" * 64)
 
 
-def run(out, latency=None, seed=0, costs=None, **config):
+def run(out, latency=None, seed=0, costs=None, train=None, **config):
     out.mkdir(exist_ok=True)
     config = {
         "scorer": "diswot",
@@ -78,6 +78,7 @@ def run(out, latency=None, seed=0, costs=None, **config):
         seed=seed,
         progress=NullProgress(),
         costs=costs or FakeLatency(),
+        train=train,
     )
     return student, json.loads((out / "search.json").read_text())
 
@@ -224,6 +225,27 @@ def test_params_and_macs_rank_by_their_counts(tmp_path):
         _, record = run(tmp_path, scorer=scorer)
         assert [row[f"rank_{scorer}"] for row in record["ranking"]] == list(range(1, 21))
     assert run(tmp_path, scorer="params")[1]["tau_params"] == 1.0
+
+
+def test_short_distillations_correct_the_ranking(tmp_path):
+    """Trained, the shallow ones win; the prior asks for parameters and depth."""
+    trained = []
+
+    def train(out, spec):
+        trained.append((out, spec))
+        return 1 / sum(spec.kwargs["depths"])
+
+    config = {"scorer": "edgekd", "evaluations": 60, "max_params": 400_000}
+    _, plain = run(tmp_path / "plain", **config)
+    _, record = run(tmp_path / "calibrated", train=train, calibrate=12, **config)
+    assert plain["calibration"] is None
+    found = record["calibration"]
+    assert found["used"] and found["loo_tau"] > found["prior_tau"]
+    assert [row["val_top1"] for row in found["trained"]] == [1 / sum(spec.kwargs["depths"]) for _, spec in trained]
+    assert len(trained) == 12 and all(out.parent == tmp_path / "calibrated" / "calibration" for out, _ in trained)
+    assert all(spec.mean == TEACHER.mean for _, spec in trained)
+    depth = [sum(row["spec"]["kwargs"]["depths"]) for row in (plain["chosen"], record["chosen"])]
+    assert depth[1] < depth[0]
 
 
 def test_kendall_tau():
