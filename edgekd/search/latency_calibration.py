@@ -27,7 +27,7 @@ from edgekd.search.spaces import Genotype, Space
 from edgekd.stage import write_json
 
 MACS, FITTED = "MACs alone", "fitted predictor"
-FEWEST = 50
+FEWEST = 40  # points: a tenth of them still says something
 HELD_OUT = 10  # one measurement in ten checks the fit of the others
 WORTH = 0.5  # least share of these within 10 % of what was measured
 PATIENCE = 50  # draws for a size before it is given up: a small space runs out of points
@@ -65,7 +65,7 @@ def calibrate(
     if len(points) < FEWEST:
         raise ConfigError(
             f"--measurements {measurements}: {len(points)} points of {name} do not make a predictor",
-            f"Set it to {FEWEST} or more, in a space that has as many.",
+            f"It takes {FEWEST}: set it higher, or choose a space that has as many.",
         )
     with LatencyTable(device) as table, progress.task("calibrate", len(points)) as task:
         measured = []
