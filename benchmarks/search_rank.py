@@ -192,8 +192,7 @@ def main() -> None:
                 if (key, str(point.genotype)) not in scored:
                     scored[key, str(point.genotype)] = scorer.score(point)
                     fresh += 1
-            scores = [scored[key, str(point.genotype)] for point in table.points]
-            values = np.array(scorer.rank(scores))
+            values = np.array([scored[key, str(point.genotype)].value for point in table.points])
             values[~np.isfinite(values)] = -math.inf
             rows[key] = {**figures(values, table), "seconds": time.perf_counter() - begun, "networks_scored": fresh}
         results[name] = rows

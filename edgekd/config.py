@@ -72,7 +72,7 @@ class SearchConfig(Section):
     space: str = "cifar-resnet"
     scorer: str = Field("edgekd", description="`edgekd scorers` lists them")
     evaluations: int = Field(500, ge=1, description="candidates scored")
-    population: int = Field(64, ge=2)
+    population: int = Field(128, ge=2)
     tournament: int = Field(8, ge=1)
     inits: int = Field(3, ge=1, description="random initialisations a score is averaged over")
     batch_size: int = Field(64, ge=2, description="training images a candidate is scored on")

@@ -146,7 +146,7 @@ class _Search:
                 judge.score(named)
             finally:
                 self.book.save()
-        scores = judge.rank([*individuals, *named])
+        scores = [judge.value(genotype) for genotype in [*individuals, *named]]
         calibration = None
         if config.calibrate:
             calibration = self._calibrate([*individuals, *named], scores, len(individuals))

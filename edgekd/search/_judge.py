@@ -37,10 +37,7 @@ class ScoringJudge:
                 self.book.add(genotype, score)
 
     def settle(self, founders: Sequence[Genotype]) -> None:
-        if self.book.scores:  # of a search that was killed
-            self.scorer.restore(next(iter(self.book.scores.values())))
-        else:
-            self.scorer.settle([self.space.point(genotype) for genotype in founders])
+        self.scorer.settle([self.space.point(genotype) for genotype in founders])
 
-    def rank(self, genotypes: Sequence[Genotype]) -> list[float]:
-        return self.scorer.rank([self.book[genotype] for genotype in genotypes])
+    def value(self, genotype: Genotype) -> float:
+        return self.book[genotype].value

@@ -22,8 +22,8 @@ class Judge(Protocol):
     def score(self, genotypes: Sequence[Genotype]) -> None:
         """Score them, once each."""
 
-    def rank(self, genotypes: Sequence[Genotype]) -> list[float]:
-        """A figure for each of scored genotypes, within these; higher is better."""
+    def value(self, genotype: Genotype) -> float:
+        """The score of one that was scored; higher is better."""
 
 
 def evolve(
@@ -44,12 +44,12 @@ def evolve(
     scores, so a search goes on after a kill by running again with the scores it has, and is the same on any number of
     processes. `space.smallest()` must be legal.
     """
-    everyone: dict[Genotype, float] = {}  # with its figure among all so far
+    everyone: dict[Genotype, None] = {}  # in the order of scoring
     alive: deque[Genotype] = deque(maxlen=max(2, population))
 
     def parent() -> Genotype:
         rivals = generator.sample(list(alive), min(tournament, len(alive)))
-        return max(rivals, key=lambda genotype: everyone[genotype])
+        return max(rivals, key=judge.value)
 
     def child() -> Genotype:
         return space.mutate(space.crossover(parent(), parent(), generator), generator)
@@ -79,7 +79,6 @@ def evolve(
             judge.settle(genotypes)
         judge.score(genotypes)
         alive.extend(genotypes)
-        everyone |= dict.fromkeys(genotypes, 0.0)
-        everyone = dict(zip(everyone, judge.rank(list(everyone)), strict=True))
+        everyone |= dict.fromkeys(genotypes)
         size = min(BROOD, evaluations - len(everyone))
     return list(everyone)

@@ -50,13 +50,10 @@ def explain(
     name, point = str(genotype), space.point(genotype)
     if name not in book:
         scorer = make_scorer(teacher, data, config, seed)
-        scorer.restore(next(iter(book.values())))
+        scorer.restore(list(book.values())[: config.population])
         book = {**book, name: scorer.score(point)}
-    else:
-        scorer = make_scorer(teacher, data, config, seed)
-        scorer.restore(book[name])
     names = list(book)
-    figures = scorer.rank(list(book.values()))
+    figures = [score.value for score in book.values()]
     with ExitStack() as stack:
         costs = costs or stack.enter_context(MeasuredLatency(space, device))
         predicted = costs.predict(genotype)

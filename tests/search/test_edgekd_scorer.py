@@ -8,16 +8,15 @@ import torch
 from edgekd.artifacts import ModelSpec
 from edgekd.search.scorers import Score, Scorer, ScoringTask
 from edgekd.search.scorers import edgekd as module
-from edgekd.search.scorers.edgekd import Edgekd, log_ranks, mean_ranks, spearman
+from edgekd.search.scorers.edgekd import Edgekd, mean_ranks, places, spearman
 from edgekd.search.scorers.width import Width
 from edgekd.search.spaces import Genotype
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 SPACE = CifarResNetSpace(4, (1, 8, 8))
 TASK = ScoringTask(ModelSpec("edgekd", "resnet8", 4, (1, 8, 8)), torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), 0, 3)
-POINTS = [
-    SPACE.point(Genotype(depths=(a, b, 1), widths=(8, 16, w))) for a in (1, 2) for b in (1, 3) for w in (16, 32, 48)
-]
+SHAPES = [((a, b, 1), (8, 16, w)) for a in (1, 2) for b in (1, 3) for w in (16, 32, 48)]
+POINTS = [SPACE.point(Genotype(depths=depths, widths=widths)) for depths, widths in SHAPES]
 
 
 class Fake(Scorer):
@@ -38,16 +37,17 @@ def measured(monkeypatch):
     return Fake
 
 
-def test_log_ranks_by_hand():
-    scores = [Score(0.0, 0.0, {"a": value, "b": other}) for value, other in ((3, 1), (1, 1), (2, 5))]
-    found = log_ranks(scores, {"a": 1.0, "b": 0.5})
-    want = [math.log(3 / 3) + 0.5 * math.log(1.5 / 3), math.log(1 / 3) + 0.5 * math.log(1.5 / 3), math.log(2 / 3)]
-    assert found == pytest.approx(want)
+def settled(points=POINTS, task=TASK):
+    scorer = Edgekd(task)
+    scorer.settle(points)
+    return scorer
 
 
-def test_what_is_not_a_number_is_the_worst():
-    scores = [Score(0.0, 0.0, {"a": value}) for value in (1.0, math.nan, -5.0)]
-    assert np.argsort(log_ranks(scores, {"a": 1.0})).tolist() == [1, 2, 0]
+def test_places_by_hand():
+    reference = np.array([1.0, 2.0, 2.0, 5.0])
+    found = places(reference, np.array([0.0, 1.0, 2.0, 3.0, 9.0, math.nan]))
+    assert found == pytest.approx([0.5 / 5, 1 / 5, 2.5 / 5, 3.5 / 5, 4.5 / 5, 0.5 / 5])
+    assert places(np.array([math.nan, 1.0]), np.array([1.0])) == pytest.approx([2 / 3])
 
 
 def test_ranks_and_their_correlation():
@@ -58,32 +58,49 @@ def test_ranks_and_their_correlation():
 
 def test_the_prior_is_params_and_half_of_macs_expressivity_and_width(measured, monkeypatch):
     monkeypatch.setattr(measured, "sign", -1.0)
-    scorer = Edgekd(TASK)
-    scorer.settle(POINTS)
+    scorer = settled()
     scores = [scorer.score(point) for point in POINTS]
     assert all(set(score.terms) == {"params", "macs", "expressivity", "width"} for score in scores)
-    by_hand = np.log(mean_ranks(np.array([float(p.params) for p in POINTS])) / len(POINTS))
-    halves = [[p.macs for p in POINTS], [p.expressivity for p in POINTS], [p.expressivity / p.depth for p in POINTS]]
-    for term in halves:
-        by_hand += 0.5 * np.log(mean_ranks(np.array(term, float)) / len(POINTS))
-    assert scorer.rank(scores) == pytest.approx(by_hand)
+    columns = [[getattr(p, name) for p in POINTS] for name in ("params", "macs", "expressivity")]
+    columns.append([p.expressivity / p.depth for p in POINTS])
+    by_hand = sum(
+        weight * np.log(mean_ranks(np.array(column, float)) / (len(POINTS) + 1))
+        for weight, column in zip((1, 0.5, 0.5, 0.5), columns, strict=True)
+    )
+    assert [score.value for score in scores] == pytest.approx(by_hand)
+
+
+def test_a_point_beyond_the_reference_gains_no_more(measured):
+    scorer = settled(POINTS[:4])
+    one, other = (SPACE.point(Genotype(depths=(9, 9, n), widths=(64, 128, 160))) for n in (8, 9))
+    assert one.params < other.params and scorer.score(one).value == pytest.approx(scorer.score(other).value, abs=1e-9)
 
 
 def test_a_measure_that_contradicts_the_prior_is_not_asked_again(measured, monkeypatch):
     monkeypatch.setattr(measured, "sign", -1.0)
-    scorer = Edgekd(TASK)
-    scorer.settle(POINTS)
+    scorer = settled()
     assert [inits for _, inits in measured.asked] == [1] * len(POINTS)
-    scorer.score(POINTS[0])
+    scorer.score(SPACE.point(SPACE.smallest()))
     assert len(measured.asked) == len(POINTS)
 
 
 def test_a_measure_the_founders_support_counts_with_its_spread(measured):
-    scorer = Edgekd(TASK)
-    scorer.settle(POINTS)
+    scorer = settled()
+    asked = len(measured.asked)
     score = scorer.score(POINTS[0])
     assert score.terms["jacov"] == POINTS[0].params and score.spread == 0.5
-    assert measured.asked[-1] == (POINTS[0], 3)
+    assert len(measured.asked) == asked, "the founders are measured once"
+    assert measured.asked[-1] == (POINTS[-1], 3)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_a_search_settled_is_restored_from_its_first_scores(measured, monkeypatch, sign):
+    monkeypatch.setattr(measured, "sign", sign)
+    scorer = settled()
+    founders = [scorer.score(point) for point in POINTS]
+    again, point = Edgekd(TASK), SPACE.point(SPACE.named["resnet20"])
+    again.restore(founders)
+    assert again.score(point) == scorer.score(point)
 
 
 def test_expressivity_is_blocks_times_log_channels():
@@ -94,7 +111,5 @@ def test_expressivity_is_blocks_times_log_channels():
 
 def test_real_networks_are_measured():
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    scorer = Edgekd(replace(TASK, images=images, labels=torch.arange(4), inits=1))
-    scorer.settle(POINTS[:6])
-    scores = [scorer.score(point) for point in POINTS[:6]]
-    assert np.isfinite(scorer.rank(scores)).all()
+    scorer = settled(POINTS[:6], replace(TASK, images=images, labels=torch.arange(4), inits=1))
+    assert all(math.isfinite(scorer.score(point).value) for point in POINTS[:6])

@@ -51,8 +51,8 @@ class FakeJudge:
             assert genotype not in self.scores
             self.scores[genotype] = self.function(genotype)
 
-    def rank(self, genotypes):
-        return [self.scores[genotype].value for genotype in genotypes]
+    def value(self, genotype):
+        return self.scores[genotype].value
 
 
 def run(score=capacity, limits=None, seed=0, judge=None, **settings):
@@ -97,21 +97,6 @@ def test_the_first_population_settles_what_is_scored():
     judge = FakeJudge(capacity)
     everyone = run(judge=judge, population=12, evaluations=30)
     assert judge.founders == everyone[:12] and list(judge.scores) == everyone
-
-
-def test_parents_are_chosen_by_their_rank_among_all_so_far():
-    """A figure that turns round when the 21st is scored turns the search round."""
-    score = lambda genotype: Score(float(sum(genotype.depths)))  # noqa: E731
-
-    class Turning(FakeJudge):
-        def rank(self, genotypes):
-            sign = 1 if len(self.scores) <= 40 else -1
-            return [sign * self.scores[genotype].value for genotype in genotypes]
-
-    plain, turned = (run(judge=judge, evaluations=200) for judge in (FakeJudge(score), Turning(score)))
-    assert plain[:40] == turned[:40]
-    deep = [sum(sum(g.depths) for g in everyone[-40:]) / 40 for everyone in (plain, turned)]
-    assert deep[0] > 20 > 8 > deep[1]
 
 
 def test_the_oldest_dies():

@@ -55,7 +55,9 @@ def teacher(tmp_path_factory):
 @pytest.mark.parametrize("name", SCORERS)
 def test_contract(name, teacher):
     def scorer_of(**changes):
-        return SCORERS[name].load()(replace(task(**changes), teacher=teacher))
+        scorer = SCORERS[name].load()(replace(task(**changes), teacher=teacher))
+        scorer.settle([POINT])
+        return scorer
 
     scorer = scorer_of()
     state = torch.random.get_rng_state()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Score:
     """`spread` is the standard deviation over initialisations, 0 where a score has no randomness.
 
-    A scorer that ranks within a population gives its `terms`; `value` is then what `Scorer.rank` makes of them.
+    `terms` are what the value is made of, where it is made of several.
     """
 
     value: float
@@ -54,9 +54,5 @@ class Scorer(ABC):
     def settle(self, founders: Sequence[Point]) -> None:  # noqa: B027
         """Called once, before any score, with the first points of a search: a sample of what will be scored."""
 
-    def restore(self, score: Score) -> None:  # noqa: B027
-        """Settle as the search did that gave this score."""
-
-    def rank(self, scores: Sequence[Score]) -> list[float]:
-        """A figure for each of a population, higher is better; by default each score's own value."""
-        return [score.value for score in scores]
+    def restore(self, founders: Sequence[Score]) -> None:  # noqa: B027
+        """Settle as the search did whose first points have these scores."""

@@ -1,19 +1,21 @@
-"""Scorer `edgekd`, the default: a capacity prior, and network measures where the space's own population supports them.
+"""Scorer `edgekd`, the default: a capacity prior, and network measures where the space's own points support them.
 
-Every term is ranked within the population and the logarithms of the ranks are added, as in AZ-NAS (Lee and Ham 2024,
-eq. 8): a network that is among the worst by any term cannot make up for it by another.
+The terms of a point are placed among those of a reference population, the first points of a search, which hold its
+limits; the logarithms of their places are added, as in AZ-NAS (Lee and Ham 2024). A network that is among the worst by
+any term cannot make up for it by another, and beyond the reference's best a term counts no more.
 
-    score = sum over terms of weight * log(rank / n),  rank n the best
+    score = sum over terms of weight * log(place),  place in (0, 1], 1 the best
 
 The prior is `params` with weight 1, and `macs`, `expressivity` and `width` with weight 1/2: of equally many parameters,
 a network had better compute more with them, and be neither shallow nor narrow. Measures on random networks rank well
 in some spaces and upside down in others (jacov: rho +.74 on NAS-Bench-201, negative on plain ResNets). So each is
-measured on a sample of the first points of a search, and used only if it agrees there with the prior by a Spearman
-correlation of at least `GATE`. `benchmarks/search_rank.py` says which tables chose the weights and the gate.
+measured on a sample of the reference, and used only if it agrees there with the prior by a Spearman correlation of at
+least `GATE`. `benchmarks/search_rank.py` says which tables chose the weights and the gate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -39,36 +41,57 @@ Array = NDArray[np.float64]
 class Edgekd(Scorer):
     def __init__(self, task: ScoringTask) -> None:
         super().__init__(task)
-        self.terms = {name: scorer(task) for name, scorer in PRIOR.items()}
+        self.scorers = {name: scorer(task) for name, scorer in PRIOR.items()}
+        self.reference: dict[str, Array] = {}  # a term's values on the reference points
+        self._seen: dict[str, dict[str, Score]] = {}
 
     def settle(self, founders: Sequence[Point]) -> None:
         sample = founders[:SAMPLE]
-        prior = self.rank([self.score(point) for point in sample])
+        terms = [self._terms(point) for point in sample]
+        columns = {name: np.array([term[name].value for term in terms]) for name in PRIOR}
+        prior = np.sum([WEIGHTS[name] * np.log(places(values, values)) for name, values in columns.items()], axis=0)
+        self._seen.clear()
         for name, scorer in MEASURES.items():
             measure = scorer(replace(self.task, inits=1))
-            values = [measure.score(point).value for point in sample]
-            if spearman(np.nan_to_num(values, nan=-np.inf), np.array(prior)) >= GATE:
-                self.terms[name] = scorer(self.task)
+            values = np.array([measure.score(point).value for point in sample])
+            if spearman(np.nan_to_num(values, nan=-np.inf), prior) >= GATE:
+                self.scorers[name] = scorer(self.task)
+        self._refer([{name: score.value for name, score in self._terms(point).items()} for point in founders])
 
-    def restore(self, score: Score) -> None:
-        self.terms = {name: scorer(self.task) for name, scorer in {**PRIOR, **MEASURES}.items() if name in score.terms}
+    def restore(self, founders: Sequence[Score]) -> None:
+        names = founders[0].terms
+        self.scorers = {name: scorer(self.task) for name, scorer in {**PRIOR, **MEASURES}.items() if name in names}
+        self._refer([score.terms for score in founders])
 
     def score(self, point: Point) -> Score:
-        found = {name: scorer.score(point) for name, scorer in self.terms.items()}
+        found = self._terms(point)
+        value = sum(
+            WEIGHTS[name] * math.log(places(self.reference[name], np.array([score.value]))[0])
+            for name, score in found.items()
+        )
         spread = max(score.spread for score in found.values())
-        return Score(0.0, spread, {name: score.value for name, score in found.items()})
+        return Score(value, spread, {name: score.value for name, score in found.items()})
 
-    def rank(self, scores: Sequence[Score]) -> list[float]:
-        return [float(value) for value in log_ranks(scores, {name: WEIGHTS[name] for name in self.terms})]
+    def _terms(self, point: Point) -> dict[str, Score]:
+        name = str(point.genotype)
+        if name not in self._seen:
+            self._seen[name] = {name: scorer.score(point) for name, scorer in self.scorers.items()}
+        return self._seen[name]
+
+    def _refer(self, terms: Sequence[Mapping[str, float]]) -> None:
+        self.reference = {name: np.array([term[name] for term in terms]) for name in self.scorers}
 
 
-def log_ranks(scores: Sequence[Score], weights: Mapping[str, float]) -> Array:
-    """Sum of weight * log(rank / n) over the terms, [n]; equal values share a rank, NaN is the worst."""
-    total = np.zeros(len(scores))
-    for name, weight in weights.items():
-        values = np.array([score.terms[name] for score in scores])
-        total += weight * np.log(mean_ranks(np.where(np.isfinite(values), values, -np.inf)) / len(scores))
-    return total
+def places(reference: Array, values: Array) -> Array:
+    """Where `values` lie among the n of `reference`: (those below, and half of the equal, + 1/2) / (n + 1).
+
+    What is not a number is the worst.
+    """
+    reference, values = (np.nan_to_num(x, nan=-np.inf, posinf=np.inf, neginf=-np.inf) for x in (reference, values))
+    ordered = np.sort(reference)
+    below, upto = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    found: Array = ((below + upto) / 2 + 0.5) / (len(ordered) + 1)
+    return found
 
 
 def mean_ranks(values: Array) -> Array:
