@@ -1,0 +1,118 @@
+"""Methods side by side by the short protocol: ResNet-56 to ResNet-20 on the first 20,000 training images of CIFAR-100.
+
+    python benchmarks/distill_accuracy.py DATA [--methods kd,dkd] [--seeds 0] [--epochs 20] [--count 20000]
+
+20 epochs, no validation split, the last epoch on all 10,000 test images. Every method sees the same views of an image,
+one an epoch; the teacher's outputs are stored once where they serve. Each run appends its line, and a run whose line is
+there already is left out, so the script goes on where it was cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _record import RESULTS, record
+
+from edgekd.artifacts import ModelSpec
+from edgekd.catalog import METHODS
+from edgekd.config import DistillConfig
+from edgekd.data.dataset import Dataset, channel_statistics
+from edgekd.data.readers import open_reader
+from edgekd.distill import distill
+from edgekd.models import load_checkpoint
+from edgekd.progress import NullProgress
+from edgekd.tasks.classification import predict_torch, top1
+
+SHAPE = (3, 32, 32)
+CIFAR100 = {"mean": (0.5070, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761)}
+STUDENT = ModelSpec("edgekd", "resnet20", 100, SHAPE, {"shortcut": "B"}, **CIFAR100)
+CHOICES: dict[str, Any] = {  # what a published table means by the name
+    "plain": "ce",
+    "kd": "kd",
+    "kd z-score": {"kd": {"zscore": True}},
+    "dkd": {"dkd": {"beta": 2.0}},  # the authors' for this pair
+    "dist": "dist",
+    "crd": ["crd"],
+    "reviewkd": "reviewkd",
+    "rkd": "rkd",
+    "at": "at",
+    "simkd": "simkd",
+}
+VAL = 500  # what the trainer watches; chooses nothing here, and is not trained on by any method
+
+
+def done() -> set[tuple[str, int, int, int]]:
+    file = RESULTS / "distill_accuracy.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    rows = [(line["figures"], line["seed"]) for line in lines]
+    return {(figures["method"], seed, figures["epochs"], figures["images"]) for figures, seed in rows}
+
+
+def short(path: Path, count: int) -> Dataset:
+    """The first `count` training images as the archive has them, balanced; a few from behind them to watch."""
+    raw = open_reader(str(path)).read(None)
+    assert raw.test is not None
+    train, val = raw.train[slice(count)], raw.train[slice(count, count + VAL)]
+    mean, std = channel_statistics(train.images)
+    return Dataset(raw.name, raw.classes, train, val, raw.test, mean, std, True, f"{count} of {path.name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--methods", default=",".join(CHOICES))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--count", type=int, default=20_000)
+    options = parser.parse_args()
+    data = short(options.data / "cifar100_train6bit_testexact.zip", options.count)
+    weights = str(options.data / "teachers/cifar100_resnet56-f2eff4c8.pt")
+    teacher = ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=weights, **CIFAR100)
+    finished = done()
+    with tempfile.TemporaryDirectory() as directory:
+        for seed in map(int, options.seeds.split(",")):
+            for name in options.methods.split(","):
+                if (name, seed, options.epochs, options.count) in finished:
+                    continue
+                choice = CHOICES.get(name, name)
+                row = METHODS[choice if isinstance(choice, str) else next(iter(choice))]
+                stored = "embeddings" if "embeddings" in row.needs else "logits"
+                config = DistillConfig(epochs=options.epochs, views=options.epochs, method=choice)
+                out = Path(directory) / "run"
+                shutil.rmtree(out, ignore_errors=True)
+                out.mkdir()
+                begun = time.perf_counter()
+                checkpoint = distill(
+                    out,
+                    teacher=teacher,
+                    student=STUDENT,
+                    data=data,
+                    config=config,
+                    seed=seed,
+                    progress=NullProgress(),
+                    store=Path(directory) / f"{stored}-{seed}",
+                )
+                seconds = time.perf_counter() - begun
+                model = load_checkpoint(checkpoint).eval()
+                spec = checkpoint.spec
+                accuracy = top1(predict_torch(model, data.test.images, spec.mean, spec.std), data.test.labels)
+                figures = {
+                    "method": name,
+                    "top1": accuracy,
+                    "epochs": options.epochs,
+                    "images": options.count,
+                    "seconds": seconds,
+                    "targets": json.loads((out / "distill.json").read_text()).get("targets"),
+                }
+                record("distill_accuracy", figures, seed)
+                print(f"{name:<12} seed {seed}  {accuracy:.2%}  {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
