@@ -106,8 +106,8 @@ class Trainer:
             while self.step < self.total:
                 epoch, skip = divmod(self.step, self.steps_per_epoch)
                 plan = epoch_plan(self.config, len(self.data.train), self.seed, epoch, self.views)[skip:]
+                started = time.perf_counter()  # an epoch's seconds count the making of its batches too
                 for (samples, view), pixels in zip(plan, self.loader(plan), strict=True):
-                    started = time.perf_counter()
                     labels = self.labels[torch.from_numpy(samples).to(self.device)]
                     _add(self.loss_sums, self.train_step(self._mixed(Batch(pixels, labels, samples, view))))
                     self.step += 1
@@ -117,6 +117,7 @@ class Trainer:
                     if not epoch_done and time.perf_counter() - saved > self.config.checkpoint_seconds:
                         self._save()
                         saved = time.perf_counter()
+                    started = time.perf_counter()
                 self._end_epoch()
                 self._save()
         return self._choose()
