@@ -30,7 +30,7 @@ from edgekd.artifacts import ModelSpec
 from edgekd.catalog import SCORERS, find
 from edgekd.data import load_dataset
 from edgekd.data.augment import normalise
-from edgekd.models.nasbench201 import parse
+from edgekd.models.nasbench201 import live_edges, parse
 from edgekd.search.scorers import Score, ScoringTask
 from edgekd.search.spaces import Genotype, Point
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
@@ -47,12 +47,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Table:
-    """Points and their accuracy; `baselines` are further columns to rank by."""
+    """Points and their accuracy; `baselines` are further columns to rank by; the `dead` come last by any scorer."""
 
     points: list[Point]
     accuracy: Array
     baselines: dict[str, Array]
     image_size: int = 32
+    dead: frozenset[str] = frozenset()
 
 
 def s0(data: Path, sample: int) -> Table:
@@ -78,10 +79,12 @@ def nb201(column: str) -> Callable[[Path, int], Table]:
         rows = [rows[i] for i in np.random.default_rng(0).choice(len(rows), min(sample, len(rows)), replace=False)]
         published = np.array([9.0 * int(r["n_conv3x3"]) + int(r["n_conv1x1"]) for r in rows])
         space = NasBench201Space(100, SHAPE)
+        points = [space.point(Genotype(operations=parse(row["arch_str"]))) for row in rows]
         return Table(
-            [space.point(Genotype(operations=parse(row["arch_str"]))) for row in rows],
+            points,
             np.array([float(row[column]) for row in rows]),
             {"published params": published},
+            dead=frozenset(str(p.genotype) for p in points if not live_edges(p.genotype.operations)),
         )
 
     return load
@@ -187,10 +190,11 @@ def main() -> None:
         for key in options.scorers.split(","):
             scorer = find(SCORERS, "--scorers", key).load()(given if table.image_size == 32 else large)
             begun, fresh = time.perf_counter(), 0
-            scorer.settle(table.points)
+            scorer.settle([point for point in table.points if str(point.genotype) not in table.dead])
             for point in table.points:
                 if (key, str(point.genotype)) not in scored:
-                    scored[key, str(point.genotype)] = scorer.score(point)
+                    dead = str(point.genotype) in table.dead
+                    scored[key, str(point.genotype)] = Score(-math.inf) if dead else scorer.score(point)
                     fresh += 1
             values = np.array([scored[key, str(point.genotype)].value for point in table.points])
             values[~np.isfinite(values)] = -math.inf
