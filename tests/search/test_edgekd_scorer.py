@@ -23,11 +23,13 @@ class Fake(Scorer):
     """A measure that follows the parameters up or down; keeps who was measured, with how many initialisations."""
 
     sign = 1.0
+    repeats = True
     asked: list = []
 
     def score(self, point):
         self.asked.append((point, self.task.inits))
-        return Score(self.sign * point.params, 0.5)
+        turn = 1 if self.repeats or self.task.seed % 2 else -1
+        return Score(turn * self.sign * point.params, 0.5)
 
 
 @pytest.fixture
@@ -79,9 +81,16 @@ def test_a_point_beyond_the_reference_gains_no_more(measured):
 def test_a_measure_that_contradicts_the_prior_is_not_asked_again(measured, monkeypatch):
     monkeypatch.setattr(measured, "sign", -1.0)
     scorer = settled()
-    assert [inits for _, inits in measured.asked] == [1] * len(POINTS)
+    assert [inits for _, inits in measured.asked] == [1] * 2 * len(POINTS)
     scorer.score(SPACE.point(SPACE.smallest()))
-    assert len(measured.asked) == len(POINTS)
+    assert len(measured.asked) == 2 * len(POINTS)
+
+
+def test_a_measure_that_does_not_repeat_itself_is_left_out(measured, monkeypatch):
+    monkeypatch.setattr(measured, "repeats", False)
+    assert "jacov" not in settled().score(POINTS[0]).terms
+    monkeypatch.setattr(measured, "repeats", True)
+    assert "jacov" in settled().score(POINTS[0]).terms
 
 
 def test_a_measure_the_founders_support_counts_with_its_spread(measured):
