@@ -17,20 +17,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _cifar100 import CIFAR100, SHAPE, short, teacher_of
 from _record import RESULTS, record
 
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import METHODS
 from edgekd.config import DistillConfig
-from edgekd.data.dataset import Dataset, channel_statistics
-from edgekd.data.readers import open_reader
 from edgekd.distill import distill
 from edgekd.models import load_checkpoint
 from edgekd.progress import NullProgress
 from edgekd.tasks.classification import predict_torch, top1
 
-SHAPE = (3, 32, 32)
-CIFAR100 = {"mean": (0.5070, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761)}
 STUDENT = ModelSpec("edgekd", "resnet20", 100, SHAPE, {"shortcut": "B"}, **CIFAR100)
 CHOICES: dict[str, Any] = {  # what a published table means by the name
     "plain": "ce",
@@ -44,7 +41,6 @@ CHOICES: dict[str, Any] = {  # what a published table means by the name
     "at": "at",
     "simkd": "simkd",
 }
-VAL = 500  # what the trainer watches; chooses nothing here, and is not trained on by any method
 
 
 def done() -> set[tuple[str, int, int, int]]:
@@ -52,15 +48,6 @@ def done() -> set[tuple[str, int, int, int]]:
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     rows = [(line["figures"], line["seed"]) for line in lines]
     return {(figures["method"], seed, figures["epochs"], figures["images"]) for figures, seed in rows}
-
-
-def short(path: Path, count: int) -> Dataset:
-    """The first `count` training images as the archive has them, balanced; a few from behind them to watch."""
-    raw = open_reader(str(path)).read(None)
-    assert raw.test is not None
-    train, val = raw.train[slice(count)], raw.train[slice(count, count + VAL)]
-    mean, std = channel_statistics(train.images)
-    return Dataset(raw.name, raw.classes, train, val, raw.test, mean, std, True, f"{count} of {path.name}")
 
 
 def main() -> None:
@@ -71,9 +58,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--count", type=int, default=20_000)
     options = parser.parse_args()
-    data = short(options.data / "cifar100_train6bit_testexact.zip", options.count)
-    weights = str(options.data / "teachers/cifar100_resnet56-f2eff4c8.pt")
-    teacher = ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=weights, **CIFAR100)
+    data = short(options.data, options.count)
+    teacher = teacher_of(options.data)
     finished = done()
     with tempfile.TemporaryDirectory() as directory:
         for seed in map(int, options.seeds.split(",")):

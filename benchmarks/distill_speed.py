@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _cifar100 import CIFAR100, short, teacher_of
 from _record import record
-from distill_accuracy import CIFAR100, SHAPE, STUDENT, short
+from distill_accuracy import STUDENT
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -142,9 +143,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2560)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    data = short(options.data / "cifar100_train6bit_testexact.zip", options.images)
-    weights = str(options.data / "teachers/cifar100_resnet56-f2eff4c8.pt")
-    teacher = ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=weights, **CIFAR100)
+    data = short(options.data, options.images)
+    teacher = teacher_of(options.data)
     with tempfile.TemporaryDirectory() as directory:
         store = Path(directory) / "store"
         contestants = {

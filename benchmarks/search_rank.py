@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _cifar100 import CIFAR100, IMAGES, SHAPE, teacher_of
 from _record import record
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
@@ -36,9 +37,8 @@ from edgekd.search.spaces import Genotype, Point
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 from edgekd.search.spaces.nasbench201 import NasBench201Space
 
-SHAPE, VIT = (3, 32, 32), (3, 224, 224)
+VIT = (3, 224, 224)
 VIT_DATA = ("c100", "flower", "chaoyang")
-CIFAR100 = {"mean": (0.5070, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761)}
 VIT_BATCH = 16  # at 224 x 224; the tables' own students saw CIFAR images at that size
 BINS, BOOTSTRAPS, TOP = 5, 2000, 5
 
@@ -160,12 +160,10 @@ def figures(scores: Array, table: Table) -> dict[str, float | list[float]]:
 
 def task(data: Path, inits: int, batch: int) -> ScoringTask:
     """Training images of CIFAR-100 and its trained teacher."""
-    images = load_dataset(str(data / "cifar100_train6bit_testexact.zip")).train
+    images = load_dataset(str(data / IMAGES)).train
     pick = np.sort(np.random.default_rng(0).choice(len(images), batch, replace=False))
-    weights = str(data / "teachers/cifar100_resnet56-f2eff4c8.pt")
-    teacher = ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=weights, **CIFAR100)
     pixels = normalise(images.images[pick], *CIFAR100.values())
-    return ScoringTask(teacher, pixels, torch.from_numpy(images.labels[pick]), 0, inits)
+    return ScoringTask(teacher_of(data), pixels, torch.from_numpy(images.labels[pick]), 0, inits)
 
 
 def main() -> None:

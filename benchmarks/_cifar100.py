@@ -1,0 +1,28 @@
+"""CIFAR-100 and its trained ResNet-56 under the directory DATA that the benchmarks are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekd.artifacts import ModelSpec
+from edgekd.data.dataset import Dataset, channel_statistics
+from edgekd.data.readers import open_reader
+
+SHAPE = (3, 32, 32)
+CIFAR100 = {"mean": (0.5070, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761)}
+IMAGES, TEACHER = "cifar100_train6bit_testexact.zip", "teachers/cifar100_resnet56-f2eff4c8.pt"
+VAL = 500  # what the trainer watches; chooses nothing here, and is not trained on by any method
+
+
+def teacher_of(data: Path) -> ModelSpec:
+    return ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=str(data / TEACHER), **CIFAR100)
+
+
+def short(data: Path, count: int) -> Dataset:
+    """The first `count` training images as the archive has them, balanced; a few from behind them to watch."""
+    path = data / IMAGES
+    raw = open_reader(str(path)).read(None)
+    assert raw.test is not None
+    train, val = raw.train[slice(count)], raw.train[slice(count, count + VAL)]
+    mean, std = channel_statistics(train.images)
+    return Dataset(raw.name, raw.classes, train, val, raw.test, mean, std, True, f"{count} of {path.name}")
