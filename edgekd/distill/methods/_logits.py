@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgekd.distill.methods._base import Batch, Method, Outputs
+from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
+from edgekd.distill.methods._schedules import run_steps, warmup
 from edgekd.errors import ConfigError
 from edgekd.tasks.classification import hard_loss
 
@@ -41,6 +42,33 @@ class LogitMethod(Method):
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         """The method's own named, weighted scalar terms."""
         raise NotImplementedError(f"{type(self).__name__} has no terms")
+
+
+class WarmedParts(LogitMethod):
+    """T^2 [alpha part + beta part], both warmed up over the first share of the run: DKD and what follows it."""
+
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        warmup: float = 1 / 12,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(label_smoothing)
+        positive(self, temperature=temperature)
+        not_negative(self, alpha=alpha, beta=beta)
+        share(self, warmup=warmup)
+        self.temperature, self.alpha, self.beta, self.warmup = temperature, alpha, beta, warmup
+        self.steps = 0  # of the run, where the warm-up asks
+
+    def prepare(self, setup: Setup) -> None:
+        if self.warmup:
+            self.steps = run_steps(self, setup, "warmup")
+
+    def scale(self, step: int) -> float:
+        """What both parts are multiplied with: T^2, less while warming up."""
+        return warmup(step, self.steps, self.warmup) * self.temperature**2
 
 
 def class_mask(classes: Tensor, num_classes: int) -> Tensor:

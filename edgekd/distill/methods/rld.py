@@ -18,18 +18,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from edgekd.distill.methods._base import Batch, Setup
-from edgekd.distill.methods._logits import (
-    LogitMethod,
-    class_mask,
-    kl,
-    log_binary,
-    log_softmax_without,
-    not_negative,
-    positive,
-    share,
-)
-from edgekd.distill.methods._schedules import run_steps, warmup
+from edgekd.distill.methods._base import Batch
+from edgekd.distill.methods._logits import WarmedParts, class_mask, kl, log_binary, log_softmax_without
 
 
 def confidence_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -46,31 +36,12 @@ def correlation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperatu
     return kl(log_s, log_t)
 
 
-class RLD(LogitMethod):
+class RLD(WarmedParts):
     minimum = None  # 0 only where the teacher is right
-
-    def __init__(
-        self,
-        temperature: float = 4.0,
-        alpha: float = 1.0,
-        beta: float = 8.0,
-        warmup: float = 1 / 12,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(label_smoothing)
-        positive(self, temperature=temperature)
-        not_negative(self, alpha=alpha, beta=beta)
-        share(self, warmup=warmup)
-        self.temperature, self.alpha, self.beta, self.warmup = temperature, alpha, beta, warmup
-        self.steps = 0  # of the run, where the warm-up asks
-
-    def prepare(self, setup: Setup) -> None:
-        if self.warmup:
-            self.steps = run_steps(self, setup, "warmup")
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         inputs = (student, teacher, batch.labels, self.temperature)
-        scale = warmup(step, self.steps, self.warmup) * self.temperature**2
+        scale = self.scale(step)
         return {
             "scd": scale * self.alpha * confidence_loss(*inputs).mean(),
             "mcd": scale * self.beta * correlation_loss(*inputs).mean(),
