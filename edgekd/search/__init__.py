@@ -21,8 +21,9 @@ from edgekd.catalog import SPACES, find
 from edgekd.config import SearchConfig, parse_latency
 from edgekd.errors import TargetError
 from edgekd.search._judge import ScoringJudge
-from edgekd.search._ranking import Candidate, kendall_tau, pareto, ranks, row
+from edgekd.search._ranking import Candidate, pareto, ranks, row
 from edgekd.search._scores import ScoreBook
+from edgekd.search._statistics import kendall_tau
 from edgekd.search._task import make_scorer, normalisation
 from edgekd.search.calibration import calibrate, choose
 from edgekd.search.evolution import evolve
@@ -109,8 +110,9 @@ class _Search:
         self.out, self.train = out, train
         self.space, self.teacher, self.data, self.device = space, teacher, data, device
         self.config, self.limits, self.costs, self.seed = config, limits, costs, seed
-        scoring = [config.scorer, config.inits, config.batch_size, seed, data.digest, teacher.fingerprint()]
-        self.book = ScoreBook(out / "scores.json", fingerprint([space.name, *scoring]))
+        # The limits too: they decide the first points, among which a score may place a term.
+        inputs = [config.model_dump(mode="json"), asdict(limits), seed, data.digest, teacher.fingerprint()]
+        self.book = ScoreBook(out / "scores.json", fingerprint(inputs))
 
     def take(self, genotype: Genotype) -> dict[str, Any]:
         """The record of a student that was named instead of searched. Raises TargetError when it breaks a limit."""
@@ -146,12 +148,13 @@ class _Search:
                 judge.score(named)
             finally:
                 self.book.save()
-        scores = [judge.value(genotype) for genotype in [*individuals, *named]]
+        everyone = [*individuals, *named]
+        scores = [judge.value(genotype) for genotype in everyone]
         calibration = None
         if config.calibrate:
-            calibration = self._calibrate([*individuals, *named], scores, len(individuals))
+            calibration = self._calibrate(everyone, scores, len(individuals))
             scores = calibration.pop("figures")
-        candidates = [self._candidate(g, s) for g, s in zip([*individuals, *named], scores, strict=True)]
+        candidates = [self._candidate(g, s) for g, s in zip(everyone, scores, strict=True)]
         # Equal scores: the cheaper one first.
         ranking = sorted(
             candidates[: len(individuals)],
@@ -188,9 +191,7 @@ class _Search:
         assert self.train is not None, "search.calibrate needs a way to train"
         points = [self.space.point(genotype) for genotype in genotypes]
         measured = choose(scores[:legal], self.config.calibrate)
-        accuracy = []
-        for place in measured:
-            accuracy.append(self.train(self.out / "calibration" / f"{place}", self._spec(points[place])))
+        accuracy = [self.train(self.out / "calibration" / f"{i}", self._spec(points[i])) for i in measured]
         found = calibrate(points, scores, measured, accuracy)
         trained = [{"name": str(genotypes[i]), "val_top1": a} for i, a in zip(measured, accuracy, strict=True)]
         return {**asdict(found), "trained": trained}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.search.scorers.edgekd import spearman
+from edgekd.search._statistics import spearman
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from edgekd.artifacts import ModelSpec
 from edgekd.search.scorers import Score
 from edgekd.search.spaces import Point
@@ -53,10 +51,3 @@ def pareto(candidates: Sequence[Candidate]) -> list[int]:
         if not front or candidates[i].score.value > candidates[front[-1]].score.value:
             front.append(i)
     return front
-
-
-def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two equally long sequences, in [-1, 1]; None where either is constant."""
-    x, y = (np.sign(np.subtract.outer(values, values)) for values in (np.asarray(a), np.asarray(b)))
-    pairs = float((x * x).sum() * (y * y).sum()) ** 0.5
-    return float((x * y).sum()) / pairs if pairs else None

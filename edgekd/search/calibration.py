@@ -17,16 +17,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekd.search._ranking import kendall_tau
-from edgekd.search.scorers.edgekd import mean_ranks
+from edgekd.search._statistics import Array, kendall_tau, mean_ranks
 from edgekd.search.spaces import Point
 
 LAMBDAS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1e9)  # the last leaves the prior alone
 SLOPE = 0.05  # least weight of the prior: a calibration never turns it round
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

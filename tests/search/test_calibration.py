@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from edgekd.search._ranking import kendall_tau
+from edgekd.search._statistics import kendall_tau
 from edgekd.search.calibration import calibrate, choose, normal_scores, standardise
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 

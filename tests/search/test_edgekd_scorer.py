@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from edgekd.artifacts import ModelSpec
+from edgekd.search._statistics import mean_ranks, spearman
 from edgekd.search.scorers import Score, Scorer, ScoringTask
 from edgekd.search.scorers import edgekd as module
-from edgekd.search.scorers.edgekd import Edgekd, mean_ranks, places, spearman
+from edgekd.search.scorers.edgekd import Edgekd, in_order, places
 from edgekd.search.scorers.width import Width
 from edgekd.search.spaces import Genotype
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
@@ -46,10 +47,10 @@ def settled(points=POINTS, task=TASK):
 
 
 def test_places_by_hand():
-    reference = np.array([1.0, 2.0, 2.0, 5.0])
+    reference = in_order([5.0, 2.0, 1.0, 2.0])
     found = places(reference, np.array([0.0, 1.0, 2.0, 3.0, 9.0, math.nan]))
     assert found == pytest.approx([0.5 / 5, 1 / 5, 2.5 / 5, 3.5 / 5, 4.5 / 5, 0.5 / 5])
-    assert places(np.array([math.nan, 1.0]), np.array([1.0])) == pytest.approx([2 / 3])
+    assert places(in_order([1.0, math.nan]), [1.0]) == pytest.approx([2 / 3])
 
 
 def test_ranks_and_their_correlation():

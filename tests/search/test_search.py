@@ -15,7 +15,8 @@ from edgekd.errors import ConfigError, TargetError
 from edgekd.models import build_model
 from edgekd.progress import NullProgress
 from edgekd.search import search
-from edgekd.search._ranking import kendall_tau, ranks
+from edgekd.search._ranking import ranks
+from edgekd.search._statistics import kendall_tau
 from edgekd.search.scorers import ScoringTask
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 

@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
+from edgekd.search._statistics import Array, spearman
 from edgekd.search.scorers import Score, Scorer, ScoringTask
 from edgekd.search.scorers.expressivity import Expressivity
 from edgekd.search.scorers.jacov import Jacov
@@ -35,28 +36,27 @@ MEASURES: Mapping[str, type[Scorer]] = {"jacov": Jacov}
 WEIGHTS = {"params": 1.0, "macs": 0.5, "expressivity": 0.5, "width": 0.5, "jacov": 1.0}
 REPEAT, AGREE, SAMPLE = 0.5, 0.25, 24
 
-Array = NDArray[np.float64]
-
 
 class Edgekd(Scorer):
     def __init__(self, task: ScoringTask) -> None:
         super().__init__(task)
         self.scorers = {name: scorer(task) for name, scorer in PRIOR.items()}
-        self.reference: dict[str, Array] = {}  # a term's values on the reference points
-        self._seen: dict[str, dict[str, Score]] = {}
+        self.reference: dict[str, Array] = {}  # a term's values on the reference points, in order
+        self._founders: dict[str, dict[str, Score]] = {}  # their terms, so that none is measured again
 
     def settle(self, founders: Sequence[Point]) -> None:
         sample = founders[:SAMPLE]
-        terms = [self._terms(point) for point in sample]
-        columns = {name: np.array([term[name].value for term in terms]) for name in PRIOR}
-        prior = np.sum([WEIGHTS[name] * np.log(places(values, values)) for name, values in columns.items()], axis=0)
-        self._seen.clear()
+        columns = [
+            (WEIGHTS[name], [scorer.score(point).value for point in sample]) for name, scorer in self.scorers.items()
+        ]
+        prior = np.sum([weight * np.log(places(in_order(values), values)) for weight, values in columns], axis=0)
         for name, scorer in MEASURES.items():
             draws = [scorer(replace(self.task, inits=1, seed=self.task.seed + draw)) for draw in (1, 2)]
             one, other = (np.nan_to_num([d.score(point).value for point in sample], nan=-np.inf) for d in draws)
             if spearman(one, other) >= REPEAT and spearman(one + other, prior) >= AGREE:
                 self.scorers[name] = scorer(self.task)
-        self._refer([{name: score.value for name, score in self._terms(point).items()} for point in founders])
+        self._founders = {str(point.genotype): self._terms(point) for point in founders}
+        self._refer([{name: score.value for name, score in terms.items()} for terms in self._founders.values()])
 
     def restore(self, founders: Sequence[Score]) -> None:
         names = founders[0].terms
@@ -64,47 +64,32 @@ class Edgekd(Scorer):
         self._refer([score.terms for score in founders])
 
     def score(self, point: Point) -> Score:
-        found = self._terms(point)
-        value = sum(
-            WEIGHTS[name] * math.log(places(self.reference[name], np.array([score.value]))[0])
-            for name, score in found.items()
-        )
-        spread = max(score.spread for score in found.values())
-        return Score(value, spread, {name: score.value for name, score in found.items()})
+        found = self._founders.get(str(point.genotype)) or self._terms(point)
+        terms = {name: score.value for name, score in found.items()}
+        value = sum(WEIGHTS[name] * math.log(places(self.reference[name], [x])[0]) for name, x in terms.items())
+        return Score(value, max(score.spread for score in found.values()), terms)
 
     def _terms(self, point: Point) -> dict[str, Score]:
-        name = str(point.genotype)
-        if name not in self._seen:
-            self._seen[name] = {name: scorer.score(point) for name, scorer in self.scorers.items()}
-        return self._seen[name]
+        return {name: scorer.score(point) for name, scorer in self.scorers.items()}
 
     def _refer(self, terms: Sequence[Mapping[str, float]]) -> None:
-        self.reference = {name: np.array([term[name] for term in terms]) for name in self.scorers}
+        self.reference = {name: in_order([term[name] for term in terms]) for name in self.scorers}
 
 
-def places(reference: Array, values: Array) -> Array:
-    """Where `values` lie among the n of `reference`: (those below, and half of the equal, + 1/2) / (n + 1).
+def in_order(values: ArrayLike) -> Array:
+    """Sorted, what is not a number as the worst."""
+    return np.sort(_comparable(values))
+
+
+def places(reference: Array, values: ArrayLike) -> Array:
+    """Where `values` lie among the n of `reference`, in order: (those below, and half of the equal, + 1/2) / (n + 1).
 
     What is not a number is the worst.
     """
-    reference, values = (np.nan_to_num(x, nan=-np.inf, posinf=np.inf, neginf=-np.inf) for x in (reference, values))
-    ordered = np.sort(reference)
-    below, upto = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
-    found: Array = ((below + upto) / 2 + 0.5) / (len(ordered) + 1)
+    below, upto = (np.searchsorted(reference, _comparable(values), side=side) for side in ("left", "right"))
+    found: Array = ((below + upto) / 2 + 0.5) / (len(reference) + 1)
     return found
 
 
-def mean_ranks(values: Array) -> Array:
-    """Ranks from 1, smallest first; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    means: Array = (last - (counts - 1) / 2)[inverse]
-    return means
-
-
-def spearman(a: Array, b: Array) -> float:
-    """Rank correlation in [-1, 1]; 0 where either is constant."""
-    a, b = mean_ranks(a), mean_ranks(b)
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm > 0 else 0.0
+def _comparable(values: ArrayLike) -> Array:
+    return np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
