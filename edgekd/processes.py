@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,5 +72,17 @@ def _state() -> PartialState:
     from accelerate import PartialState
 
     if not torch.distributed.is_initialized():
-        atexit.register(torch.distributed.destroy_process_group)
+        atexit.register(_leave)
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+
+
+def _leave() -> None:
+    """End the group while the interpreter is whole.
+
+    The thread that ran the last collective still drops its tensors, and needs the interpreter for it: where it comes too
+    late the process aborts with its work done. Asleep, this thread lets it in.
+    """
+    import torch
+
+    time.sleep(0.2)
+    torch.distributed.destroy_process_group()
