@@ -79,8 +79,8 @@ def _state() -> PartialState:
 def _leave() -> None:
     """End the group while the interpreter is whole.
 
-    The thread that ran the last collective still drops its tensors, and needs the interpreter for it: where it comes too
-    late the process aborts with its work done. Asleep, this thread lets it in.
+    The thread that ran the last collective still drops its tensors, and needs the interpreter for it: where it comes
+    too late the process aborts with its work done. Asleep, this thread lets it in.
     """
     import torch
 
