@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from edgekd.artifacts import ModelSpec
+from edgekd.config import DistillConfig
 from edgekd.data.dataset import Dataset, channel_statistics
 from edgekd.data.readers import open_reader
+from edgekd.distill import distill
+from edgekd.models import load_checkpoint
+from edgekd.progress import NullProgress
+from edgekd.tasks.classification import predict_torch, top1
 
 SHAPE = (3, 32, 32)
 CIFAR100 = {"mean": (0.5070, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761)}
@@ -26,3 +34,24 @@ def short(data: Path, count: int) -> Dataset:
     train, val = raw.train[slice(count)], raw.train[slice(count, count + VAL)]
     mean, std = channel_statistics(train.images)
     return Dataset(raw.name, raw.classes, train, val, raw.test, mean, std, True, f"{count} of {path.name}")
+
+
+def trained_top1(
+    teacher: ModelSpec, student: ModelSpec, data: Dataset, config: DistillConfig, seed: int, store: Path
+) -> tuple[float, dict[str, Any]]:
+    """Test accuracy after the last epoch, and what the stage says of itself (`distill.json`)."""
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory)
+        checkpoint = distill(
+            out,
+            teacher=teacher,
+            student=student,
+            data=data,
+            config=config,
+            seed=seed,
+            progress=NullProgress(),
+            store=store,
+        )
+        model, spec = load_checkpoint(checkpoint).eval(), checkpoint.spec
+        accuracy = top1(predict_torch(model, data.test.images, spec.mean, spec.std), data.test.labels)
+        return accuracy, json.loads((out / "distill.json").read_text())

@@ -1,6 +1,7 @@
 """Methods side by side by the short protocol: ResNet-56 to ResNet-20 on the first 20,000 training images of CIFAR-100.
 
     python benchmarks/distill_accuracy.py DATA [--methods kd,dkd] [--seeds 0] [--epochs 20] [--count 20000]
+                                          [--store DIR]
 
 20 epochs, no validation split, the last epoch on all 10,000 test images. Every method sees the same views of an image,
 one an epoch; the teacher's outputs are stored once where they serve. Each run appends its line, and a run whose line is
@@ -11,22 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from _cifar100 import CIFAR100, SHAPE, short, teacher_of
+from _cifar100 import CIFAR100, SHAPE, short, teacher_of, trained_top1
 from _record import RESULTS, record
 
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import METHODS
 from edgekd.config import DistillConfig
-from edgekd.distill import distill
-from edgekd.models import load_checkpoint
-from edgekd.progress import NullProgress
-from edgekd.tasks.classification import predict_torch, top1
 
 STUDENT = ModelSpec("edgekd", "resnet20", 100, SHAPE, {"shortcut": "B"}, **CIFAR100)
 CHOICES: dict[str, Any] = {  # what a published table means by the name
@@ -57,11 +53,13 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--store", type=Path, help="keep the teacher's outputs here")
     options = parser.parse_args()
     data = short(options.data, options.count)
     teacher = teacher_of(options.data)
     finished = done()
     with tempfile.TemporaryDirectory() as directory:
+        store = options.store or Path(directory)
         for seed in map(int, options.seeds.split(",")):
             for name in options.methods.split(","):
                 if (name, seed, options.epochs, options.count) in finished:
@@ -70,31 +68,16 @@ def main() -> None:
                 row = METHODS[choice if isinstance(choice, str) else next(iter(choice))]
                 stored = "embeddings" if "embeddings" in row.needs else "logits"
                 config = DistillConfig(epochs=options.epochs, views=options.epochs, method=choice)
-                out = Path(directory) / "run"
-                shutil.rmtree(out, ignore_errors=True)
-                out.mkdir()
                 begun = time.perf_counter()
-                checkpoint = distill(
-                    out,
-                    teacher=teacher,
-                    student=STUDENT,
-                    data=data,
-                    config=config,
-                    seed=seed,
-                    progress=NullProgress(),
-                    store=Path(directory) / f"{stored}-{seed}",
-                )
+                accuracy, stage = trained_top1(teacher, STUDENT, data, config, seed, store / f"{stored}-{seed}")
                 seconds = time.perf_counter() - begun
-                model = load_checkpoint(checkpoint).eval()
-                spec = checkpoint.spec
-                accuracy = top1(predict_torch(model, data.test.images, spec.mean, spec.std), data.test.labels)
                 figures = {
                     "method": name,
                     "top1": accuracy,
                     "epochs": options.epochs,
                     "images": options.count,
                     "seconds": seconds,
-                    "targets": json.loads((out / "distill.json").read_text()).get("targets"),
+                    "targets": stage.get("targets"),
                 }
                 record("distill_accuracy", figures, seed)
                 print(f"{name:<12} seed {seed}  {accuracy:.2%}  {seconds:.0f} s", flush=True)

@@ -86,6 +86,8 @@ class PlainProgress:
                 if clock - self.said >= 10 and self.now > done:
                     self.said = clock
                     left = (clock - self.start) * (total - self.now) / (self.now - done)
-                    print(f"{name}: {self.now / total:.0%}, ETA {max(0.0, left):.0f} s", file=sys.stderr, flush=True)
+                    # The first steps of a task do more than the others: they compile, or fill a table.
+                    eta = f", ETA {max(0.0, left):.0f} s" if self.now - done >= total / 100 else ""
+                    print(f"{name}: {self.now / total:.0%}{eta}", file=sys.stderr, flush=True)
 
         yield Logged()

@@ -137,6 +137,17 @@ def test_empty_class(tmp_path: Path, out: Path) -> None:
     refused(compress("--data", data, *TARGET, "--out", out), out, data / "train" / "class1")
 
 
+def test_one_class(tmp_path: Path, out: Path) -> None:
+    data = folder(tmp_path / "images", classes=1)
+    refused(compress("--data", data, *TARGET, "--out", out), out, data, "class0")
+
+
+@pytest.mark.parametrize(("field", "near"), [("scorer", "params"), ("space", "resnet")])
+def test_unknown_part_of_a_search(field: str, near: str, out: Path) -> None:
+    done = compress(*DIGITS, "--set", f"search.{field}={near}s", "--out", out)
+    assert near in refused(done, out, f"search.{field}", f"{near}s")
+
+
 def test_corrupt_image(tmp_path: Path, out: Path) -> None:
     data = folder(tmp_path / "images")
     image = data / "train" / "class2" / "3.png"

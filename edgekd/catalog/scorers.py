@@ -162,6 +162,14 @@ SCORERS = {
             cost="two forwards per initialisation",
         ),
         ScorerRow(
+            "sqnr",
+            "edgekd.search.scorers.sqnr:Sqnr",
+            "how little of the logits is rounding error in INT8",
+            paper="-",
+            needs=("images",),
+            cost="two forwards per initialisation",
+        ),
+        ScorerRow(
             "zico",
             "edgekd.search.scorers.zico:Zico",
             "mean over deviation of gradients across batches",

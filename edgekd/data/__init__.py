@@ -29,6 +29,8 @@ def load_dataset(path: str, *, val_fraction: float = 0.05, seed: int = 0, image_
         raise DataError(f"image_size: {image_size} is not a number of pixels", "Try 32.")
     reader = open_reader(path)
     raw = reader.read(image_size)
+    if len(raw.classes) < 2:
+        raise DataError(f"{path}: the one class {raw.classes[0]}, and nothing to tell it from", "Add another class.")
     train, val, test = raw.train, raw.val, raw.test
     if test is None:
         val, test = None, val

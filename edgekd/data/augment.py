@@ -20,7 +20,11 @@ _U64 = np.uint64
 
 @dataclass(frozen=True)
 class Augment:
-    """Crop at a uniform offset from the image padded by `pad` black pixels; mirror half of the views if `flip`."""
+    """Crop at a uniform offset from the image padded by `pad` black pixels; mirror every other view if `flip`.
+
+    Which of a sample's views are mirrored, the odd or the even, is drawn once: by chance the few views of a replay
+    would often be of one kind (alternating flips: Jordan 2024, arXiv 2404.00498).
+    """
 
     seed: int
     pad: int
@@ -64,7 +68,8 @@ class Augment:
         offsets, mask, shift = _U64(2 * self.pad + 1), _U64((1 << 24) - 1), _U64(24)
         top = ((bits & mask) * offsets) >> shift  # 24 bits, scaled to the range: the bias is below 2**-20
         left = ((bits >> shift & mask) * offsets) >> shift
-        mirrored = (bits >> _U64(63)).astype(bool) & self.flip
+        first = _hash(self.seed, samples, 0) >> _U64(63)
+        mirrored = ((first ^ np.asarray(views).astype(_U64)) & _U64(1)).astype(bool) & self.flip
         return top.astype(np.int64), left.astype(np.int64), mirrored
 
 

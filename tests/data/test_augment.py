@@ -31,8 +31,15 @@ def test_seed_view_and_sample_each_change_the_draw(other: str) -> None:
         "view": lambda: Augment(3, 4, True).draws(SAMPLES, 1),
         "sample": lambda: Augment(3, 4, True).draws(SAMPLES + 1, 0),
     }[other]()
-    for a, b in zip(one, changed, strict=True):
-        assert 0 < np.mean(a != b) < 1
+    for name, a, b in zip(("top", "left", "mirrored"), one, changed, strict=True):
+        differ = np.mean(a != b)
+        assert differ == 1 if (name, other) == ("mirrored", "view") else 0 < differ < 1
+
+
+def test_every_other_view_is_mirrored() -> None:
+    mirrored = np.array([Augment(3, 4, True).draws(SAMPLES, view)[2] for view in range(8)])
+    assert (mirrored[1:] != mirrored[:-1]).all()
+    assert 0.3 < mirrored[0].mean() < 0.7
 
 
 def test_each_view_is_the_padded_crop_that_its_draw_says() -> None:

@@ -22,6 +22,7 @@ from edgekd.search.scorers.grasp import Grasp
 from edgekd.search.scorers.jacov import Jacov, K
 from edgekd.search.scorers.naswot import Naswot
 from edgekd.search.scorers.snip import Snip
+from edgekd.search.scorers.sqnr import Sqnr
 from edgekd.search.scorers.synflow import Synflow
 from edgekd.search.scorers.zico import Zico
 from edgekd.search.spaces import Genotype
@@ -109,6 +110,12 @@ def test_naswot_tells_images_apart():
     given = task(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
     net = nn.Sequential(linear((1, 0), (0, 1)), nn.ReLU())
     assert Naswot(given).measure(net) == pytest.approx(math.log(2 * 2 - 1 * 1))  # K = [[2, 1], [1, 2]]
+
+
+def test_sqnr_of_one_rounded_weight():
+    """Weights (127, .4) become (127, 0): of 127 x 127.4 the rounding takes 127 x .4; the inputs are exact."""
+    given = task(torch.tensor([[127.0, 127.0]]))
+    assert Sqnr(given).measure(linear((127, 0.4))) == pytest.approx(20 * math.log10(127.4 / 0.4), abs=1e-4)
 
 
 def test_jacov_of_orthogonal_and_of_equal_jacobians():
