@@ -198,9 +198,13 @@ def main() -> None:
     options = parser.parse_args()
     given = task(options.data, options.inits, options.batch)
     large = large_task(given)
-    scored: dict[tuple[str, str], Score] = {}  # the NAS-Bench-201 tables share their networks
+    scored: dict[tuple[str, str], Score] = {}  # kept while the next table has the same networks
+    population: list[str] = []
     for name in options.tables.split(","):
         table = TABLES[name](options.data, options.sample)
+        before, population = population, [str(point.genotype) for point in table.points]
+        if population != before:
+            scored.clear()
         rows = {"random": figures(np.random.default_rng(1).random(len(table.points)), table)}
         rows |= {key: figures(column, table) for key, column in table.baselines.items()}
         for key in options.scorers.split(","):
