@@ -1,4 +1,4 @@
-"""Draw the README's results from benchmarks/results/: of each benchmark the last line, or the last of each table or run.
+"""Draw the README's results from benchmarks/results/: of each benchmark the last line, or the last of each table.
 
 python benchmarks/readme_table.py
 """
@@ -69,12 +69,14 @@ def search_rank(found: list[Line]) -> str:
         best = max(published, key=lambda key: published[key]["tau"])
         cells = [f"{scorers[key]['tau']:.3f}" if key in scorers else "-" for key in ("params", "diswot")]
         own, (low, high) = scorers["edgekd"], scorers["edgekd"]["tau_ci95"]
-        cells += [f"{best} {published[best]['tau']:.3f}", f"{own['tau']:.3f} ({low:.2f} to {high:.2f})", f"{own['rho']:.3f}"]
+        cells.append(f"{best} {published[best]['tau']:.3f}")
+        cells += [f"{own['tau']:.3f} ({low:.2f} to {high:.2f})", f"{own['rho']:.3f}"]
         rows.append([f"{line['figures']['table']}, {line['figures']['networks']} networks", *cells])
     head = ["table", "params", "DisWOT", "best of the other published", "edgekd (95 %)", "edgekd, rho"]
     return (
-        "Kendall's tau of training-free scores with published accuracies of trained networks, which are built and scored\n"
-        f"on real images. Made by `python benchmarks/search_rank.py` ({found[-1]['date']}).\n\n{table(head, rows)}\n"
+        "Kendall's tau of training-free scores with published accuracies of trained networks, which are built and\n"
+        f"scored on real images. Made by `python benchmarks/search_rank.py` ({found[-1]['date']}).\n\n"
+        f"{table(head, rows)}\n"
     )
 
 
@@ -87,8 +89,8 @@ def distill_accuracy(found: list[Line]) -> str:
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         rows.append([name, f"{statistics.fmean(values):.2f}{spread}", str(len(values))])
     return (
-        "ResNet-56 (72.63 %) to ResNet-20 on the first 20,000 training images of CIFAR-100, 20 epochs, top-1 on all 10,000\n"
-        f"test images. Made by `python benchmarks/distill_accuracy.py` ({found[-1]['date']}).\n\n"
+        "ResNet-56 (72.63 %) to ResNet-20 on the first 20,000 training images of CIFAR-100, 20 epochs, top-1 on all\n"
+        f"10,000 test images. Made by `python benchmarks/distill_accuracy.py` ({found[-1]['date']}).\n\n"
         f"{table(['method', 'top-1, %', 'seeds'], rows)}\n"
     )
 
