@@ -32,6 +32,12 @@ def record(name: str, figures: dict[str, Any], seed: int = 0) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def lines(name: str) -> list[dict[str, Any]]:
+    """What `record` has written under this name, the oldest first."""
+    file = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 def _portable(word: str) -> str:
     """An absolute path as seen from the repository: where this machine keeps it says nothing to a reader."""
     return os.path.relpath(word, ROOT) if os.path.isabs(word) else word

@@ -11,14 +11,13 @@ there already is left out, so the script goes on where it was cut.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from _cifar100 import CIFAR100, SHAPE, short, teacher_of, trained_top1
-from _record import RESULTS, record
+from _record import lines, record
 
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import METHODS
@@ -40,9 +39,7 @@ CHOICES: dict[str, Any] = {  # what a published table means by the name
 
 
 def done() -> set[tuple[str, int, int, int]]:
-    file = RESULTS / "distill_accuracy.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    rows = [(line["figures"], line["seed"]) for line in lines]
+    rows = [(line["figures"], line["seed"]) for line in lines("distill_accuracy")]
     return {(figures["method"], seed, figures["epochs"], figures["images"]) for figures, seed in rows}
 
 

@@ -5,24 +5,17 @@ python benchmarks/readme_table.py
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from _record import ROOT, lines
+
 README = ROOT / "README.md"
-RESULTS = ROOT / "benchmarks" / "results"
 OWN = ("edgekd", "capacity", "expressivity", "width", "sqnr", "random", "vanilla")  # no published proxies
 
 Line = dict[str, Any]
-
-
-def lines(name: str) -> list[Line]:
-    file = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

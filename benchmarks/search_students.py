@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from _cifar100 import CIFAR100, SHAPE, short, teacher_of, trained_top1
-from _record import RESULTS, record
+from _record import lines, record
 from scipy.stats import kendalltau
 
 from edgekd.artifacts import ModelSpec
@@ -38,11 +38,6 @@ from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 
 NEAR = 0.05
 BOOTSTRAPS = 2000
-
-
-def lines() -> list[dict[str, Any]]:
-    file = RESULTS / "search_students.jsonl"
-    return [json.loads(line)["figures"] for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def select(teacher: ModelSpec, data: Dataset, others: int, seed: int) -> list[dict[str, Any]]:
@@ -90,7 +85,8 @@ def main() -> None:
     options = parser.parse_args()
     protocol = {"epochs": options.epochs, "images": options.count}
     data, teacher = short(options.data, options.count), teacher_of(options.data)
-    selections = [line["students"] for line in lines() if "students" in line]
+    before = [line["figures"] for line in lines("search_students")]
+    selections = [line["students"] for line in before if "students" in line]
     if selections:
         students = selections[-1]
     else:
@@ -98,7 +94,7 @@ def main() -> None:
         record("search_students", {"students": students}, options.seed)
     finished = {
         line["student"]: line["top1"]
-        for line in lines()
+        for line in before
         if "top1" in line and {key: line[key] for key in protocol} == protocol
     }
     space = CifarResNetSpace(100, SHAPE)
