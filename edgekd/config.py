@@ -171,6 +171,10 @@ class DistillConfig(TrainConfig):
 
 class QadConfig(Section):
     epochs: float = Field(1.0, ge=0, description="0 keeps the PTQ model")
+    tolerance: float = Field(
+        0.001, ge=0, description="validation top-1 that PTQ may lose to FP32 before it is trained on"
+    )
+    learn_scales: bool = Field(True, description="LSQ; false: ranges stay as calibrated")
     lr: float = Field(1e-4, gt=0, description="relative to the size of each channel's kernel")
     batch_size: int = Field(128, ge=1)
     temperature: float = Field(4.0, gt=0)
@@ -180,6 +184,7 @@ class QadConfig(Section):
 class QuantizeConfig(Section):
     scheme: str | None = Field(None, description="null: the target's own")
     calibration: int = Field(512, ge=1, description="training images the ranges are calibrated on")
+    calibrator: Literal["minmax", "percentile", "mse", "entropy"] = Field("mse", description="how a range is read off")
     qad: QadConfig = Field(default_factory=QadConfig)
 
 

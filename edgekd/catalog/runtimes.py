@@ -32,10 +32,17 @@ SCHEMES = {
     for row in (
         SchemeRow(
             "ort",
-            "edgekd.quantize.schemes.ort:OrtQuantizer",
+            "edgekd.quantize.schemes.ort:Ort",
             "ONNX Runtime on CPUs: Q/DQ on every conv, linear and add output after its ReLU",
             activations="uint8 affine per tensor",
             runtime="onnxruntime",
+        ),
+        SchemeRow(
+            "tensorrt",
+            "edgekd.quantize.schemes.tensorrt:TensorRt",
+            "TensorRT: Q/DQ on the inputs of weighted layers and on the skip of an addition",
+            activations="int8 symmetric per tensor",
+            runtime="tensorrt",
         ),
     )
 }

@@ -20,11 +20,12 @@ from edgekd.data.augment import normalise
 from edgekd.distill.methods.kd import kd_loss
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import predict
-from edgekd.profile.devices import Device, has_vnni
+from edgekd.profile.devices import Device
 from edgekd.progress import Progress
 from edgekd.quantize.graph import calibrate, convert, export_quantized, prepare, state_of
 from edgekd.quantize.lint import LintReport, lint
 from edgekd.quantize.qad import Qad
+from edgekd.quantize.schemes._base import Scheme
 from edgekd.stage import write_atomic, write_json
 from edgekd.tasks.classification import predict_torch, top1
 
@@ -55,8 +56,9 @@ def quantize(
     Whichever of the two has the better validation top-1, measured by the runtime on its exported graph, is kept; a tie
     goes to the lower KL to the teacher and the float student (QAD's own loss). The test split is never read.
     """
-    scheme = find(SCHEMES, "quantize.scheme", config.scheme or device.scheme).name
-    options = {"weight_bits": 8 if has_vnni() else 7}
+    row = find(SCHEMES, "quantize.scheme", config.scheme or device.scheme)
+    options = row.load().options(device)
+    scheme: Scheme = row.load()(**options)
     target = processes.device()
     float_student, float_teacher = load_checkpoint(student), build_model(teacher)
     judge = _Judge(float_student, student.spec, float_teacher, teacher, data, device, config)
@@ -68,20 +70,24 @@ def quantize(
         example = normalise(data.train.images[:2], student.spec.mean, student.spec.std)
         write_atomic(directory / "model.safetensors", save(state_of(prepared.cpu(), example)))
         graph = out / f"student-{kind}.onnx"
-        export_quantized(Checkpoint(str(directory), student.spec, {}, scheme, options), graph, opset)
+        export_quantized(Checkpoint(str(directory), student.spec, {}, row.name, options), graph, opset)
         return {**judge(graph), "lint": lint(graph).to_json(), "seconds": time.perf_counter() - started}
 
     started = time.perf_counter()
     images = _calibration(data, config.calibration, seed)
     with progress.task("quantize (PTQ)", len(images)) as task:
-        prepared = prepare(float_student, student.spec.input_shape, options["weight_bits"])
+        prepared = prepare(float_student, student.spec.input_shape, scheme)
         parts = [images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH)]
         calibrate(prepared, (normalise(part, student.spec.mean, student.spec.std) for part in parts))
         task.advance(len(images))
-    record: dict[str, Any] = {"scheme": scheme, **options, "calibration": len(images), "fp32": judge.fp32}
+    record: dict[str, Any] = {"scheme": row.name, **options, "calibration": len(images), "fp32": judge.fp32}
     record["ptq"] = finish("ptq", prepared, started)
     record["chosen"] = "ptq"
-    if config.qad.epochs > 0:
+    gap = judge.fp32["val_top1"] - record["ptq"]["val_top1"]
+    if config.qad.epochs > 0 and gap <= config.qad.tolerance:
+        record["qad_skipped"] = f"PTQ is {100 * gap:.2f} points below FP32, and {100 * config.qad.tolerance:g} are allowed"
+        progress.note(f"QAD skipped: {record['qad_skipped']}")
+    elif config.qad.epochs > 0:
         started = time.perf_counter()
         for network in (prepared, float_student, float_teacher):
             network.to(target)
@@ -95,7 +101,7 @@ def quantize(
     chosen = record["chosen"]
     write_atomic(out / "model.safetensors", (out / chosen / "model.safetensors").read_bytes())
     metrics = {key: record[chosen][key] for key in ("val_top1", "val_kl")}
-    checkpoint = Checkpoint(str(out), replace(student.spec, weights=None), metrics, scheme, options)
+    checkpoint = Checkpoint(str(out), replace(student.spec, weights=None), metrics, row.name, options)
     checkpoint.save()
     write_json(out / "quantize.json", record)
     for kind in ("ptq", "qad"):

@@ -6,10 +6,12 @@ another symmetric scale than `convert_pt2e` writes into the graph. Here the scal
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgekd.quantize._torchao import FakeQuantizeBase, HistogramObserver
 
@@ -36,23 +38,27 @@ class _FakeQuantize(FakeQuantizeBase):  # type: ignore[misc]
 
     def fix(self, scale: Tensor, zero_point: Tensor) -> None:
         """Take these: [1] each per tensor, [channels] each per channel."""
-        self.scale = scale.detach().reshape(-1).to(torch.float32)
+        scale = scale.detach().reshape(-1).to(torch.float32)
+        if isinstance(self.scale, nn.Parameter):
+            self.scale.data = scale
+        else:
+            self.scale = scale
         self.zero_point = zero_point.detach().reshape(-1).to(torch.int32)
 
 
 class ActivationFakeQuantize(_FakeQuantize):
-    """Calibrates, is frozen once, and from then on rounds to a fixed range; gradients pass inside the range."""
+    """Calibrates, is frozen once, and from then on rounds to its range; the scale may be learned."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, observer: Callable[..., Any] = HistogramObserver, **options: Any) -> None:
         super().__init__(**options)
-        self.observer: Any = HistogramObserver(**options)
-        self.constants = (1.0, 1.0, 0.0, 0.0)
+        self.observer: Any = observer(**options)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.observer is not None:
             self.observer(x.detach())
             return x
-        return cast(Tensor, _RoundInRange.apply(x, *self.constants))
+        low, high = self.quant_min - self._zero, self.quant_max - self._zero
+        return cast(Tensor, _Round.apply(x, self.scale, low, high))
 
     def freeze(self) -> None:
         """Fix the range to what calibration found."""
@@ -61,42 +67,51 @@ class ActivationFakeQuantize(_FakeQuantize):
     def fix(self, scale: Tensor, zero_point: Tensor) -> None:
         super().fix(scale, zero_point)
         self.observer = None
-        zero = int(self.zero_point)
-        inverse = float(1 / self.scale)  # in float32, as quantize_per_tensor has it
-        self.constants = inverse, float(self.scale), float(self.quant_min - zero), float(self.quant_max - zero)
+        self._zero = int(self.zero_point)
 
 
 class WeightFakeQuantize(_FakeQuantize):
-    """Rounds to the symmetric range of each output channel of the weights as they are now, [C, ...]."""
+    """Rounds [C, ...] to symmetric ranges of each output channel: those of the weights as they are, or learned ones."""
 
     def forward(self, weight: Tensor) -> Tensor:
-        scale = weight.detach().abs().flatten(1).amax(1).div(self.quant_max).clamp_min(EPS)
-        self.fix(scale, torch.zeros_like(scale))
-        return cast(Tensor, _Round.apply(weight, scale.view(-1, *[1] * (weight.ndim - 1))))
+        if not isinstance(self.scale, nn.Parameter):
+            scale = weight.detach().abs().flatten(1).amax(1).div(self.quant_max).clamp_min(EPS)
+            self.fix(scale, torch.zeros_like(scale))
+        return cast(Tensor, _Round.apply(weight, self.scale, self.quant_min, self.quant_max))
 
 
-class _RoundInRange(torch.autograd.Function):
-    """clamp(round(x / scale), low, high) * scale with the straight-through gradient inside the range."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, inverse: float, scale: float, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bounds = (low - 0.5) * scale, (high + 0.5) * scale
-        return (x * inverse).round_().clamp_(low, high).mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(grads[0], x, *ctx.bounds), None, None, None, None
+def learn_scale(quantizer: _FakeQuantize) -> nn.Parameter:
+    """Make the scale of a calibrated quantizer a parameter (LSQ) and return it."""
+    parameter = nn.Parameter(quantizer.scale.clone())
+    del quantizer._buffers["scale"]
+    quantizer.register_parameter("scale", parameter)
+    return parameter
 
 
 class _Round(torch.autograd.Function):
-    """round(x / scale) * scale with the gradient passed straight through."""
+    """clamp(round(x / s), low, high) s for scales s [1] or, by rows of x, [C].
+
+    The gradient passes to x inside the range; to s it is the sum of round(x / s) - x / s inside, and of low or high
+    outside, over sqrt(n high) for the n values of a scale (Esser et al. 2020, eq. 3 and section 2.2).
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
-        return (x * (1 / scale)).round_().mul_(scale)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        step = scale if len(scale) == 1 else scale.view(-1, *[1] * (x.ndim - 1))
+        ctx.save_for_backward(x, step)
+        ctx.bounds, ctx.shape = (float(low), float(high)), scale.shape
+        return (x * (1 / step)).round_().clamp_(low, high).mul_(step)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return grads[0], None
+        (grad,), (x, step), (low, high) = grads, ctx.saved_tensors, ctx.bounds
+        ratio = x * (1 / step)
+        inside = torch.ops.aten.hardtanh_backward(grad, ratio, low - 0.5, high + 0.5)
+        if not ctx.needs_input_grad[1]:
+            return inside, None, None, None
+        # Of round(x / s) s by s: round(x / s), less x / s where the rounding follows x.
+        followed = (ratio > low - 0.5) & (ratio < high + 0.5)
+        slope = ratio.round().clamp_(low, high).sub_(ratio.mul_(followed)).mul_(grad)
+        values = x.numel() // step.numel()
+        total = slope.sum() if step.numel() == 1 else slope.flatten(1).sum(1)
+        return inside, total.reshape(ctx.shape) / math.sqrt(values * high), None, None

@@ -11,6 +11,7 @@ try:
     from torchao.quantization.pt2e import (
         FakeQuantizeBase,
         HistogramObserver,
+        MinMaxObserver,
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import (
@@ -26,6 +27,7 @@ finally:
 __all__ = [
     "FakeQuantizeBase",
     "HistogramObserver",
+    "MinMaxObserver",
     "QuantizationAnnotation",
     "QuantizationSpec",
     "QuantizationSpecBase",

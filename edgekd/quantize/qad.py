@@ -3,7 +3,7 @@
 loss = w T^2 KL(teacher || q) + (1 - w) T^2 KL(student_fp32 || q), both from softened logits at temperature T.
 
 BatchNorm is folded before (see `graph.py`): its statistics are those of the float student from the first step to the
-last. Folding leaves channels of one layer with kernels of very different sizes, and no learning rate would suit them
+last. Scales of activations and weights are learned with them (LSQ, Esser et al. 2020). Folding leaves channels of one layer with kernels of very different sizes, and no learning rate would suit them
 all. Gradients are scaled by the squared norm of their channel's kernel w_c, which makes a step of SGD on w_c the step
 on its direction w_c / ||w_c||: the rate is relative to the kernel, however the float student was trained.
 """
@@ -25,7 +25,8 @@ from edgekd.data.augment import Augment, epoch_order, normalise
 from edgekd.distill.methods.kd import kd_loss
 from edgekd.errors import RunError
 from edgekd.progress import Progress
-from edgekd.quantize.graph import restore
+from edgekd.quantize._fake import EPS, learn_scale
+from edgekd.quantize.graph import quantizers, restore
 from edgekd.stage import write_atomic
 
 CHECKPOINT_SECONDS = 20.0  # a killed run loses at most this much
@@ -54,8 +55,9 @@ class Qad:
         self.prepared, self.student, self.teacher = prepared, student, teacher
         self.normalisations, self.data, self.config, self.seed = normalisations, data, config, seed
         self.augment = Augment(seed, data.input_shape[1] // 8, data.flips)
-        self.optimizer = torch.optim.SGD(prepared.parameters(), lr=config.lr, momentum=0.9)
         self.gradient_scale = gradient_scales(prepared)
+        self.scales = [learn_scale(module) for module in quantizers(prepared)] if config.learn_scales else []
+        self.optimizer = torch.optim.SGD(prepared.parameters(), lr=config.lr, momentum=0.9)
         self.steps_per_epoch = max(1, len(data.train) // config.batch_size)
         self.steps = max(1, round(config.epochs * self.steps_per_epoch))
         self.step, self.loss_sum = 0, 0.0
@@ -94,9 +96,14 @@ class Qad:
         for parameter, scale in self.gradient_scale:
             assert parameter.grad is not None
             parameter.grad.mul_(scale)
+        for scale in self.scales:  # relative to its size, as the kernels are to theirs
+            if scale.grad is not None:
+                scale.grad.mul_(scale.detach().square())
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
         self.optimizer.step()
+        for scale in self.scales:
+            scale.data.clamp_min_(EPS)
         return value
 
     def _save(self) -> None:

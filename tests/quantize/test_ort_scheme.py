@@ -13,6 +13,7 @@ from edgekd.models import build_model
 from edgekd.quantize import convert, export_quantized, lint
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize.graph import calibrate, prepare, state_of
+from edgekd.quantize.schemes.ort import Ort
 
 SPEC = ModelSpec("edgekd", "resnet8", 4, (3, 8, 8))
 
@@ -26,7 +27,7 @@ def calibrated(spec=SPEC, bits=7, edit=None):
             module.bias.data.uniform_(-0.2, 0.2)
     if edit is not None:
         edit(model)
-    prepared = prepare(model, spec.input_shape, bits)
+    prepared = prepare(model, spec.input_shape, Ort(bits))
     images = torch.randn(64, *spec.input_shape)
     calibrate(prepared, images.split(32))
     return model, prepared, images

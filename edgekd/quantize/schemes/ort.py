@@ -17,35 +17,15 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from edgekd.profile.devices import Device, has_vnni
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
-from edgekd.quantize._torchao import (
-    QuantizationAnnotation,
-    QuantizationSpec,
-    QuantizationSpecBase,
-    Quantizer,
-    SharedQuantizationSpec,
-)
-
-aten = torch.ops.aten
-
-COMPUTE = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
-ADD = {aten.add.Tensor, aten.add_.Tensor}
-RELU = {aten.relu.default, aten.relu_.default, aten.relu6.default, aten.hardtanh.default, aten.hardtanh_.default}
-MOVE = {
-    aten.max_pool2d.default,
-    aten.flatten.using_ints,
-    aten.view.default,
-    aten.reshape.default,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.slice.Tensor,
-    aten.pad.default,
-    aten.constant_pad_nd.default,
-}
+from edgekd.quantize._torchao import QuantizationSpec, QuantizationSpecBase, SharedQuantizationSpec
+from edgekd.quantize.schemes._base import COMPUTE, MOVE, RELU, Scheme, adds_activations, annotate, quantized
+from edgekd.quantize.schemes._onnx import name_global_pools, round_gemm_biases
 
 
-class OrtQuantizer(Quantizer):  # type: ignore[misc]
-    """Annotates an exported graph whose BatchNorms are folded; `weight_bits` is 8 or 7."""
+class Ort(Scheme):
+    """`weight_bits` is 8 or 7."""
 
     def __init__(self, weight_bits: int) -> None:
         super().__init__()
@@ -66,39 +46,30 @@ class OrtQuantizer(Quantizer):  # type: ignore[misc]
             observer_or_fake_quant_ctr=WeightFakeQuantize,
         )
 
+    @classmethod
+    def options(cls, device: Device) -> dict[str, Any]:
+        return {"weight_bits": 8 if has_vnni() else 7}
+
     def annotate(self, model: GraphModule) -> GraphModule:
         for node in model.graph.nodes:
             if node.target in COMPUTE:
-                self._annotate(node, {node.args[0]: self.activation, node.args[1]: self.weight})
-            elif node.target in ADD and _adds_activations(node):
-                self._annotate(node, {arg: self.activation for arg in node.args[:2]})
-            elif node.target in MOVE and _quantized(node.args[0]):
+                self._surround(node, {node.args[0]: self.activation, node.args[1]: self.weight})
+            elif adds_activations(node):
+                self._surround(node, {arg: self.activation for arg in node.args[:2]})
+            elif node.target in MOVE and quantized(node.args[0]):
                 source = node.args[0]
-                _set(node, {source: self.activation}, SharedQuantizationSpec((source, node)))
+                annotate(node, {source: self.activation}, SharedQuantizationSpec((source, node)))
         return model
 
-    def validate(self, model: GraphModule) -> None:
-        """Nothing to refuse: what is not annotated stays float, and the lint says so."""
+    def finish(self, model: Any) -> None:
+        name_global_pools(model)
+        round_gemm_biases(model)
 
-    def _annotate(self, node: Node, inputs: dict[Node, QuantizationSpecBase]) -> None:
+    def _surround(self, node: Node, inputs: dict[Node, QuantizationSpecBase]) -> None:
         """Q/DQ on the inputs of `node`, and on its output or that of its ReLU unless those are the logits."""
         users = list(node.users)
         last = users[0] if len(users) == 1 and users[0].target in RELU else node
         output = None if any(user.op == "output" for user in last.users) else self.activation
-        _set(node, inputs, output if last is node else None)
+        annotate(node, inputs, output if last is node else None)
         if last is not node:
-            _set(last, {}, output)
-
-
-def _set(node: Node, inputs: dict[Node, QuantizationSpecBase], output: QuantizationSpecBase | None) -> None:
-    node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
-
-
-def _quantized(node: Any) -> bool:
-    annotation = node.meta.get("quantization_annotation") if isinstance(node, Node) else None
-    return annotation is not None and annotation.output_qspec is not None
-
-
-def _adds_activations(node: Node) -> bool:
-    """Not the `add` of a number, nor that of a buffer (BatchNorm counts its batches so)."""
-    return all(isinstance(arg, Node) and arg.op != "get_attr" for arg in node.args[:2])
+            annotate(last, {}, output)

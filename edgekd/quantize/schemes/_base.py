@@ -1,0 +1,69 @@
+"""What every scheme shares: where its fake quantizers stand, what they round to, and how its graph is written."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from edgekd.profile.devices import Device
+from edgekd.quantize._torchao import (
+    QuantizationAnnotation,
+    QuantizationSpecBase,
+    Quantizer,
+)
+
+aten = torch.ops.aten
+
+COMPUTE = {aten.conv1d.default, aten.conv2d.default, aten.linear.default}
+ADD = {aten.add.Tensor, aten.add_.Tensor}
+CONCAT = {aten.cat.default, aten.concat.default}
+RELU = {aten.relu.default, aten.relu_.default, aten.relu6.default, aten.hardtanh.default, aten.hardtanh_.default}
+MOVE = {
+    aten.max_pool2d.default,
+    aten.flatten.using_ints,
+    aten.view.default,
+    aten.reshape.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.slice.Tensor,
+    aten.pad.default,
+    aten.constant_pad_nd.default,
+}
+
+
+class Scheme(Quantizer):  # type: ignore[misc]
+    """Annotates an exported graph whose BatchNorms are folded; made with the `options` its checkpoint keeps."""
+
+    opset: ClassVar[int] = 18  # the least that says what it needs
+
+    @classmethod
+    def options(cls, device: Device) -> dict[str, Any]:
+        """What it depends on in the target, as JSON."""
+        return {}
+
+    @abstractmethod
+    def annotate(self, model: GraphModule) -> GraphModule: ...
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to refuse: what is not annotated stays float, and the lint says so."""
+
+    def finish(self, model: Any) -> None:  # noqa: B027
+        """Edit the onnx.ModelProto before it is written."""
+
+
+def annotate(node: Node, inputs: dict[Node, QuantizationSpecBase], output: QuantizationSpecBase | None = None) -> None:
+    node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
+
+
+def quantized(node: Any) -> bool:
+    """Whether the output of `node` is annotated."""
+    annotation = node.meta.get("quantization_annotation") if isinstance(node, Node) else None
+    return annotation is not None and annotation.output_qspec is not None
+
+
+def adds_activations(node: Node) -> bool:
+    """Not the `add` of a number, nor that of a buffer (BatchNorm counts its batches so)."""
+    return node.target in ADD and all(isinstance(arg, Node) and arg.op != "get_attr" for arg in node.args[:2])

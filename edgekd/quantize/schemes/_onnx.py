@@ -1,0 +1,59 @@
+"""Edits of an exported Q/DQ graph: what a runtime fuses only when it is said in its own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+
+def name_global_pools(model: Any) -> None:
+    """A mean over both spatial axes of [B, C, H, W], which the exporter writes as ReduceMean, is GlobalAveragePool."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean" and _is_global_pool(node, constants):
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:]
+            del node.attribute[:]
+    drop_unused(model)
+
+
+def round_gemm_biases(model: Any) -> None:
+    """A Gemm between DequantizeLinears gets its bias as int32, in units of the product of their scales."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    maker = {name: node for node in graph.node for name in node.output}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in constants:
+            scales = [numpy_helper.to_array(constants[maker[name].input[1]]) for name in node.input[:2]]
+            scale = np.atleast_1d(scales[0] * scales[1]).astype(np.float32)
+            bias = numpy_helper.to_array(constants[node.input[2]])
+            scale = np.broadcast_to(scale, bias.shape).copy()
+            name = node.input[2]
+            integers = np.clip(np.round(bias.astype(np.float64) / scale), -(2**31), 2**31 - 1).astype(np.int32)
+            for suffix, array in (("int32", integers), ("scale", scale), ("zero", np.zeros_like(integers))):
+                graph.initializer.append(numpy_helper.from_array(array, f"{name}_{suffix}"))
+            inputs = [f"{name}_{suffix}" for suffix in ("int32", "scale", "zero")]
+            nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_dequantized"], axis=0))
+            node.input[2] = f"{name}_dequantized"
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    drop_unused(model)
+
+
+def drop_unused(model: Any) -> None:
+    """Initializers that no node reads."""
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
+def _is_global_pool(node: Any, constants: dict[str, Any]) -> bool:
+    keep = next((helper.get_attribute_value(a) for a in node.attribute if a.name == "keepdims"), 1)
+    if not keep or len(node.input) < 2 or node.input[1] not in constants:
+        return False
+    axes = numpy_helper.to_array(constants[node.input[1]]).tolist()
+    return sorted(axis % 4 for axis in axes) == [2, 3] and len(axes) == 2
