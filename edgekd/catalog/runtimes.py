@@ -44,5 +44,19 @@ SCHEMES = {
             activations="int8 symmetric per tensor",
             runtime="tensorrt",
         ),
+        SchemeRow(
+            "int8+fp16",
+            "edgekd.quantize.schemes.int8_fp16:Int8Fp16",
+            "TensorRT: as tensorrt, with FP16 for what is not INT8",
+            activations="int8 symmetric per tensor",
+            runtime="tensorrt",
+        ),
+        SchemeRow(
+            "fp16",
+            "edgekd.quantize.schemes.fp16:Fp16",
+            "FP16 weights and activations, no integers",
+            activations="fp16",
+            runtime="tensorrt",
+        ),
     )
 }

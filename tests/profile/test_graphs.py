@@ -22,7 +22,8 @@ from edgekd.profile.graphs import build_copies, build_input, build_network
 from edgekd.profile.operators import Add, Conv, Head, Input, Layer, NormHead, Operator, Pool, Relu, SqueezeExcite, Sum
 from edgekd.profile.token_operators import Attention, Gelu, LayerNorm, Linear, Patches, TokenHead, TokenPool
 from edgekd.quantize._torchao import convert_pt2e
-from edgekd.quantize.graph import _lower, calibrate, prepare
+from edgekd.quantize.graph import calibrate, prepare
+from edgekd.quantize.schemes.ort import Ort
 from edgekd.search.spaces import Genotype, Space
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 from edgekd.search.spaces.mobilenet import MobileNetSpace
@@ -98,9 +99,10 @@ def test_it_runs_what_the_export_of_the_model_runs(space: Space, genotype: Genot
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
-    prepared = prepare(model, space.input_shape, 8)
+    scheme = Ort(8)
+    prepared = prepare(model, space.input_shape, scheme)
     calibrate(prepared, [torch.randn(4, *space.input_shape)])
-    export_fp32(convert_pt2e(prepared), tmp_path / "export.onnx", space.input_shape, 18, finish=_lower)
+    export_fp32(convert_pt2e(prepared), tmp_path / "export.onnx", space.input_shape, 18, finish=scheme.finish)
     exported = executed(tmp_path / "export.onnx", tmp_path)
     built = executed(build_network(space.network(genotype), "int8"), tmp_path)
     edges = ("ReduceMean", "QLinearGlobalAveragePool", "Reshape")

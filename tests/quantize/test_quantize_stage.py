@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import edgekd.quantize as stage
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.config import QadConfig, QuantizeConfig
 from edgekd.data.dataset import Dataset, Split
@@ -20,6 +19,7 @@ from edgekd.quantize import qad as training
 from edgekd.quantize import quantize
 from edgekd.quantize.graph import calibrate, prepare
 from edgekd.quantize.qad import gradient_scales
+from edgekd.quantize.schemes import ort
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 SPEC = ModelSpec("edgekd", "resnet8", 4, (3, 8, 8), **STATISTICS)
@@ -66,7 +66,7 @@ def run(out, data, models, config):
 
 
 def config(epochs, **options):
-    return QuantizeConfig(calibration=32, qad=QadConfig(epochs=epochs, batch_size=16, lr=0.002, **options))
+    return QuantizeConfig(calibration=32, qad=QadConfig(**{"epochs": epochs, "batch_size": 16, "lr": 0.002, "tolerance": 0, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_qad_learns_what_it_is_asked_to(unbroken):
 
 def test_zero_epochs_keep_ptq_and_weight_bits_follow_the_processor(tmp_path, data, models, unbroken, monkeypatch):
     opposite = not has_vnni()
-    monkeypatch.setattr(stage, "has_vnni", lambda: opposite)
+    monkeypatch.setattr(ort, "has_vnni", lambda: opposite)
     checkpoint = run(tmp_path / "ptq", data, models, config(0))
     record = json.loads((tmp_path / "ptq" / "quantize.json").read_text())
     assert record["chosen"] == "ptq" and "qad" not in record
@@ -138,7 +138,7 @@ def test_zero_epochs_keep_ptq_and_weight_bits_follow_the_processor(tmp_path, dat
 
 def test_a_loss_that_is_not_finite_says_what_to_do(tmp_path, data, models, monkeypatch):
     student, teacher = build_model(SPEC), build_model(models[1])
-    prepared = prepare(student, SPEC.input_shape, 7)
+    prepared = prepare(student, SPEC.input_shape, ort.Ort(7))
     calibrate(prepared, [torch.randn(8, 3, 8, 8)])
     normalisations = (tuple(STATISTICS.values()),) * 2
     qad = training.Qad(tmp_path, prepared, student, teacher, normalisations, data, QadConfig(batch_size=16), 0)

@@ -1,0 +1,149 @@
+"""The `tensorrt` scheme: placement on small nets, NVIDIA's own parser and builder, and FP16 around the integers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from edgekd.artifacts import Checkpoint, ModelSpec
+from edgekd.errors import BackendError
+from edgekd.export import tensorrt_rtx
+from edgekd.models import build_model
+from edgekd.quantize import convert, export_quantized
+from edgekd.quantize.graph import calibrate, prepare, scheme_of, state_of
+from edgekd.quantize.lint import lint
+from edgekd.quantize.schemes.tensorrt import TensorRt
+
+RESNET = ModelSpec("edgekd", "resnet8", 10, (3, 32, 32))
+NETS = {
+    "resnet8": RESNET,
+    "resnet18": ModelSpec("timm", "resnet18", 10, (3, 64, 64)),
+    "mobilenetv2": ModelSpec("timm", "mobilenetv2_050", 10, (3, 64, 64)),
+    "mobilenetv3": ModelSpec("timm", "mobilenetv3_small_050", 10, (3, 64, 64)),
+    "efficientnet-lite": ModelSpec("timm", "efficientnet_lite0", 10, (3, 64, 64)),
+    "densenet": ModelSpec("timm", "densenet121", 10, (3, 64, 64)),
+    "vit": ModelSpec(
+        "timm", "vit_tiny_patch16_224", 10, (3, 32, 32), {"img_size": 32, "patch_size": 4, "depth": 2, "embed_dim": 64}
+    ),
+}
+
+
+def quantized(spec: ModelSpec, out: Path, scheme: str) -> tuple[Checkpoint, torch.Tensor]:
+    """A network of random weights and settled statistics, calibrated, as quantize leaves it; and the images."""
+    torch.manual_seed(0)
+    model = build_model(spec)
+    images = torch.randn(16, *spec.input_shape)
+    with torch.no_grad():
+        model.train()
+        model(images)
+        model.eval()
+    out.mkdir(exist_ok=True)
+    checkpoint = Checkpoint(str(out), spec, scheme=scheme)
+    prepared = prepare(model, spec.input_shape, scheme_of(checkpoint))
+    calibrate(prepared, [images])
+    save_file(state_of(prepared, images[:2]), checkpoint.weights)
+    return checkpoint, images
+
+
+def run(path: Path, images: torch.Tensor) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    logits: np.ndarray = session.run(None, {"images": images.numpy()})[0]
+    return logits
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("name", ["resnet8", pytest.param("densenet", marks=pytest.mark.slow), "mobilenetv3", "vit"])
+def test_it_exports_clean_and_computes_what_torch_does(name: str, tmp_path: Path) -> None:
+    checkpoint, images = quantized(NETS[name], tmp_path / "q", "tensorrt")
+    path = tmp_path / "int8.onnx"
+    export_quantized(checkpoint, path, 18)
+    report = lint(path, "tensorrt")
+    assert not report.problems, report.problems
+    with torch.no_grad():
+        assert cosine(run(path, images), convert(checkpoint)(images).numpy()) > 0.999
+
+
+def test_residual_blocks_quantize_the_skip_alone(tmp_path: Path) -> None:
+    checkpoint, _ = quantized(RESNET, tmp_path / "q", "tensorrt")
+    export_quantized(checkpoint, tmp_path / "int8.onnx", 18)
+    report = lint(tmp_path / "int8.onnx", "tensorrt")
+    assert report.add == (3, 3) and report.conv == (9, 9)
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type == "Add":
+            assert sorted(makers[name].op_type for name in node.input) == ["Conv", "DequantizeLinear"]
+
+
+def test_small_convolutions_stay_float() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow, self.wide, self.deep = nn.Conv2d(16, 8, 3), nn.Conv2d(8, 32, 3), nn.Conv2d(32, 32, 3, groups=32)
+            self.point = nn.Conv2d(32, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.point(self.deep(self.wide(self.narrow(x))).relu())
+
+    prepared = prepare(Net(), (16, 12, 12), TensorRt())
+    quantizers = dict(prepared.named_modules(remove_duplicate=False))
+    weights = {
+        str(node.args[1].args[0] if node.args[1].op == "call_module" else node.args[1]): node.args[1].op == "call_module"
+        for node in prepared.graph.nodes
+        if "conv2d" in str(node.target)
+    }
+    assert list(weights.values()) == [True, True, True, False], (weights, quantizers.keys())
+
+
+@pytest.mark.parametrize("scheme", ["int8+fp16", "fp16"])
+def test_fp16_graphs_are_strongly_typed(scheme: str, tmp_path: Path) -> None:
+    checkpoint, images = quantized(RESNET, tmp_path / "q", scheme)
+    path = tmp_path / "typed.onnx"
+    export_quantized(checkpoint, path, 18)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    floats = [t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
+    assert not floats
+    assert [v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)] == [1, 1]
+    with torch.no_grad():
+        assert cosine(run(path, images), convert(checkpoint)(images).numpy()) > 0.999
+    if scheme != "fp16":
+        assert lint(path, "tensorrt").ok
+
+
+@pytest.mark.trt
+@pytest.mark.skipif(not tensorrt_rtx.available(), reason="tensorrt-rtx-cu13 is not installed")
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("scheme", ["tensorrt", "int8+fp16"])
+def test_nvidias_builder_takes_it(name: str, scheme: str, tmp_path: Path) -> None:
+    checkpoint, _ = quantized(NETS[name], tmp_path / "q", scheme)
+    path = tmp_path / "int8.onnx"
+    export_quantized(checkpoint, path, 18)
+    for capability in (75, 86, 89, 120) if scheme == "int8+fp16" else (86,):
+        assert tensorrt_rtx.build(path, capability).plan_bytes > 0
+
+
+@pytest.mark.trt
+@pytest.mark.skipif(not tensorrt_rtx.available(), reason="tensorrt-rtx-cu13 is not installed")
+def test_it_refuses_what_onnx_runtime_is_given(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    checkpoint, _ = quantized(RESNET, tmp_path / "q", "tensorrt")
+    ort = Checkpoint(checkpoint.path, RESNET, scheme="ort", scheme_options={"weight_bits": 7})
+    prepared = prepare(build_model(RESNET), RESNET.input_shape, scheme_of(ort))
+    calibrate(prepared, [torch.randn(8, *RESNET.input_shape)])
+    save_file(state_of(prepared, torch.randn(2, *RESNET.input_shape)), ort.weights)
+    export_quantized(ort, tmp_path / "ort.onnx", 18)
+    with pytest.raises(BackendError, match="refused ort.onnx for sm_86"):
+        tensorrt_rtx.build(tmp_path / "ort.onnx", 86)
+
+
