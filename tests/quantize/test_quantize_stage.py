@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import edgekd.quantize as stage
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.config import QadConfig, QuantizeConfig
 from edgekd.data.dataset import Dataset, Split

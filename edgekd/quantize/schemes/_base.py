@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -35,9 +36,16 @@ MOVE = {
 
 
 class Scheme(Quantizer):  # type: ignore[misc]
-    """Annotates an exported graph whose BatchNorms are folded; made with the `options` its checkpoint keeps."""
+    """Annotates an exported graph whose BatchNorms are folded; made with the `options` its checkpoint keeps.
+
+    `kept_float` names layers that are left alone, as `layer_name` has them.
+    """
 
     opset: ClassVar[int] = 18  # the least that says what it needs
+
+    def __init__(self, kept_float: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.kept_float = frozenset(kept_float)
 
     @classmethod
     def options(cls, device: Device) -> dict[str, Any]:
@@ -52,6 +60,23 @@ class Scheme(Quantizer):  # type: ignore[misc]
 
     def finish(self, model: Any) -> None:  # noqa: B027
         """Edit the onnx.ModelProto before it is written."""
+
+
+    def computes(self, node: Node) -> bool:
+        """Whether `node` is a convolution or linear layer, and none of those kept float."""
+        return node.target in COMPUTE and layer_name(node) not in self.kept_float
+
+
+def layer_name(node: Node) -> str:
+    """The path of the module that a node of an exported graph comes from, as `named_modules` has it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(list(stack.values())), ("", None))[0]
+    return str(path).removeprefix("L['self'].").removeprefix("L__self___") or node.name
+
+
+def layers(model: GraphModule) -> list[str]:
+    """The names of all convolutions and linear layers, in the order of execution."""
+    return [layer_name(node) for node in model.graph.nodes if node.target in COMPUTE]
 
 
 def annotate(node: Node, inputs: dict[Node, QuantizationSpecBase], output: QuantizationSpecBase | None = None) -> None:

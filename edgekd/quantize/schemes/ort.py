@@ -12,6 +12,7 @@ products of uint8 x int8 into a saturating int16, and 2 * 255 * 63 fits where 2 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,15 +21,15 @@ from torch.fx import GraphModule, Node
 from edgekd.profile.devices import Device, has_vnni
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize._torchao import QuantizationSpec, QuantizationSpecBase, SharedQuantizationSpec
-from edgekd.quantize.schemes._base import COMPUTE, MOVE, RELU, Scheme, adds_activations, annotate, quantized
+from edgekd.quantize.schemes._base import MOVE, RELU, Scheme, adds_activations, annotate, quantized
 from edgekd.quantize.schemes._onnx import name_global_pools, round_gemm_biases
 
 
 class Ort(Scheme):
     """`weight_bits` is 8 or 7."""
 
-    def __init__(self, weight_bits: int) -> None:
-        super().__init__()
+    def __init__(self, weight_bits: int, kept_float: Sequence[str] = ()) -> None:
+        super().__init__(kept_float)
         top = 2 ** (weight_bits - 1) - 1
         self.activation = QuantizationSpec(
             dtype=torch.uint8,
@@ -52,7 +53,7 @@ class Ort(Scheme):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         for node in model.graph.nodes:
-            if node.target in COMPUTE:
+            if self.computes(node):
                 self._surround(node, {node.args[0]: self.activation, node.args[1]: self.weight})
             elif adds_activations(node):
                 self._surround(node, {arg: self.activation for arg in node.args[:2]})

@@ -14,6 +14,7 @@ Convolutions without an INT8 kernel worth its name stay float: NVIDIA's rule for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ LEAST = 16  # channels
 
 
 class TensorRt(Scheme):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, kept_float: Sequence[str] = ()) -> None:
+        super().__init__(kept_float)
         self.activation = QuantizationSpec(
             dtype=torch.int8,
             quant_min=-127,
@@ -48,7 +49,7 @@ class TensorRt(Scheme):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         for node in model.graph.nodes:
-            if node.target in COMPUTE and has_kernel(node):
+            if self.computes(node) and has_kernel(node):
                 annotate(node, {node.args[0]: self.activation, node.args[1]: self.weight})
         for node in model.graph.nodes:
             if adds_activations(node):
