@@ -80,7 +80,7 @@ def test_a_float_conv_is_seen_in_the_export_and_in_the_execution(tmp_path):
 def test_per_tensor_weights_are_seen(tmp_path):
     report = lint(graph(tmp_path, per_tensor=True))
     assert [problem.split(":")[0] for problem in report.problems] == ["conv_1", "conv_2"]
-    assert "not one per output channel" in report.problems[0]
+    assert "not one for each of 4 output channels" in report.problems[0]
 
 
 def test_a_weight_zero_point_is_seen(tmp_path):
