@@ -169,10 +169,18 @@ class DistillConfig(TrainConfig):
         return {**RECIPES.get(str(record.get("recipe")), {}), **record} if isinstance(record, dict) else record
 
 
+def _method_or_none(value: Any) -> Any:
+    return None if value is None else _method(value)
+
+
 class QadConfig(Section):
     epochs: float = Field(1.0, ge=0, description="0 keeps the PTQ model")
-    tolerance: float = Field(
-        0.001, ge=0, description="validation top-1 that PTQ may lose to FP32 before it is trained on"
+    tolerance: float | None = Field(
+        0.001, ge=0, description="validation top-1 that PTQ may lose to FP32 before it is trained on; null: none"
+    )
+    patience: int = Field(2, ge=1, description="epochs without a lower validation KL that end the training")
+    method: Annotated[Any, AfterValidator(_method_or_none)] = Field(
+        None, description="a logit method in place of the KL to the teacher; as distill.method"
     )
     learn_scales: bool = Field(True, description="LSQ; false: ranges stay as calibrated")
     lr: float = Field(1e-4, gt=0, description="relative to the size of each channel's kernel")
@@ -185,11 +193,16 @@ class QuantizeConfig(Section):
     scheme: str | None = Field(None, description="null: the target's own")
     calibration: int = Field(512, ge=1, description="training images the ranges are calibrated on")
     calibrator: Literal["minmax", "percentile", "mse", "entropy"] = Field("mse", description="how a range is read off")
+    budget: float | None = Field(
+        None,
+        ge=0,
+        description="validation top-1 that may be lost to FP32: layers are kept float for it; null: all are quantized",
+    )
     qad: QadConfig = Field(default_factory=QadConfig)
 
 
 class ExportConfig(Section):
-    opset: int = Field(18, ge=18)
+    opset: int | None = Field(None, ge=18, description="null: the least that the quantization scheme needs")
 
 
 class ProfileConfig(Section):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd import processes
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
-from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
+from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find, opset_of
 from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
@@ -190,6 +190,7 @@ class Chain:
         find(SCORERS, "search.scorer", config.search.scorer)
         find(SPACES, "search.space", config.search.space)
         self.scheme = find(SCHEMES, "quantize.scheme", config.quantize.scheme or self.device.scheme).name
+        opset_of(self.scheme, config.export.opset)
 
     # --- what is asked for ---------------------------------------------------------------------------------------
 
@@ -318,7 +319,7 @@ class Chain:
             return {**common, "student": self.student.fingerprint(), **own}
         common["student"] = Checkpoint.load(self.out / "distill").fingerprint()
         common["device"] = self._device_inputs
-        common["opset"] = config.export.opset
+        common["opset"] = opset_of(self.scheme, config.export.opset)
         if name == "quantize":
             return {**common, "config": config.quantize.model_dump(mode="json"), "scheme": self.scheme}
         return {**common, "quantized": Checkpoint.load(self.out / "quantize").fingerprint()}
@@ -420,7 +421,7 @@ class Chain:
             device=self.device,
             config=self.config.quantize,
             seed=self.config.seed,
-            opset=self.config.export.opset,
+            opset=opset_of(self.scheme, self.config.export.opset),
             progress=self.progress,
         )
 
@@ -440,15 +441,16 @@ class Chain:
             progress=self.progress,
         )
         by_name = {model.artifact: model for model in models}
+        (shipped,) = (model for model in models if model.scheme is not None)
         measure_ledger(
             out,
             teacher=by_name["teacher"],
             teacher_spec=self.teacher,
             student=student,
-            ptq=self._quantized_graph("ptq", by_name["onnx-int8"]),
-            qad=self._quantized_graph("qad", by_name["onnx-int8"]),
+            ptq=self._quantized_graph("ptq", shipped),
+            qad=self._quantized_graph("qad", shipped),
             fp32=by_name["onnx-fp32"],
-            int8=by_name["onnx-int8"],
+            shipped=shipped,
             data=self.data,
             device=self.device,
             progress=self.progress,

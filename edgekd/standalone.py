@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekd.artifacts import Checkpoint, LatencyReport, OnnxModel
+from edgekd.catalog import SCHEMES, find, opset_of
 from edgekd.config import ExportConfig, ProfileConfig, RunConfig
 from edgekd.errors import ModelError
 from edgekd.progress import NullProgress, Progress
@@ -44,6 +45,8 @@ def quantize_checkpoint(
         if config.teacher.source is not None
         else replace(student.spec, weights=str(student.weights))
     )
+    scheme = find(SCHEMES, "quantize.scheme", config.quantize.scheme or device.scheme)
+    opset = opset_of(scheme.name, config.export.opset)
     inputs = {
         "student": student.fingerprint(),
         "teacher": teacher.fingerprint(),
@@ -51,7 +54,7 @@ def quantize_checkpoint(
         "device": device.fingerprint(),
         "config": config.quantize.model_dump(mode="json"),
         "seed": config.seed,
-        "opset": config.export.opset,
+        "opset": opset,
     }
 
     def fill(partial: Path) -> None:
@@ -63,7 +66,7 @@ def quantize_checkpoint(
             device=device,
             config=config.quantize,
             seed=config.seed,
-            opset=config.export.opset,
+            opset=opset,
             progress=progress or NullProgress(),
         )
 
@@ -72,13 +75,14 @@ def quantize_checkpoint(
 
 
 def export_checkpoint(path: Path, out: Path, config: ExportConfig, *, force: bool = False) -> OnnxModel:
-    """The checkpoint at `path`, FP32 or quantized, as `out/export/student-fp32.onnx` or `student-int8.onnx`."""
+    """The checkpoint at `path`, FP32 or quantized, as `out/export/student-PRECISION.onnx`."""
     from edgekd.export import export_fp32
     from edgekd.models import load_checkpoint
     from edgekd.quantize import export_quantized
 
-    checkpoint, opset = Checkpoint.load(path), config.opset
-    precision = "fp32" if checkpoint.scheme is None else "int8"
+    checkpoint = Checkpoint.load(path)
+    opset = opset_of(checkpoint.scheme, config.opset)
+    precision = "fp32" if checkpoint.scheme is None else SCHEMES[checkpoint.scheme].precision
     model = OnnxModel(
         path=f"student-{precision}.onnx",
         artifact=f"onnx-{precision}",

@@ -2,7 +2,7 @@
 
 from edgekd.catalog._row import Row, find
 from edgekd.catalog.methods import METHODS, MethodRow
-from edgekd.catalog.runtimes import BACKENDS, SCHEMES, BackendRow, SchemeRow
+from edgekd.catalog.runtimes import BACKENDS, SCHEMES, BackendRow, SchemeRow, opset_of
 from edgekd.catalog.scorers import SCORERS, ScorerRow
 from edgekd.catalog.spaces import SPACES, SpaceRow
 
@@ -19,4 +19,5 @@ __all__ = [
     "ScorerRow",
     "SpaceRow",
     "find",
+    "opset_of",
 ]

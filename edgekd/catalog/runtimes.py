@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekd.catalog._row import Row
+from edgekd.errors import ConfigError
+
+OPSET = 18  # the first that torch exports
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,18 @@ class BackendRow(Row):
 class SchemeRow(Row):
     activations: str
     runtime: str
+    precision: str = "int8"  # names the graph: student-int8.onnx
+    opset: int = OPSET  # the first that has what it needs
+
+
+def opset_of(scheme: str | None, wanted: int | None) -> int:
+    """The opset to export with. Raises ConfigError where the `wanted` one lacks what the scheme needs."""
+    least = OPSET if scheme is None else SCHEMES[scheme].opset
+    if wanted is not None and wanted < least:
+        raise ConfigError(
+            f"export.opset: {wanted}, and the scheme {scheme} needs {least}", f"Set it to {least} or to null."
+        )
+    return wanted or least
 
 
 BACKENDS = {
@@ -23,6 +38,12 @@ BACKENDS = {
     for row in (
         BackendRow(
             "onnxruntime-cpu", "edgekd.profile.backends.ort_cpu:OrtCpu", "ONNX Runtime on the processor", "onnxruntime"
+        ),
+        BackendRow(
+            "onnxruntime-reference",
+            "edgekd.profile.backends.ort_cpu:OrtReference",
+            "ONNX Runtime without optimizations: accuracy, where a graph's own runtime is not here",
+            "reference",
         ),
     )
 }
@@ -50,6 +71,8 @@ SCHEMES = {
             "TensorRT: as tensorrt, with FP16 for what is not INT8",
             activations="int8 symmetric per tensor",
             runtime="tensorrt",
+            precision="int8-fp16",
+            opset=19,  # FP16 scales
         ),
         SchemeRow(
             "fp16",
@@ -57,6 +80,7 @@ SCHEMES = {
             "FP16 weights and activations, no integers",
             activations="fp16",
             runtime="tensorrt",
+            precision="fp16",
         ),
     )
 }

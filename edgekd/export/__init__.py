@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
+from edgekd.catalog import SCHEMES, opset_of
 from edgekd.config import ExportConfig
 from edgekd.errors import ModelError
 from edgekd.export import parity
@@ -53,7 +54,7 @@ def export(
     config: ExportConfig,
     progress: Progress,
 ) -> list[OnnxModel]:
-    """Fill `out` with teacher.onnx, student-fp32.onnx, student-int8.onnx and export.json, their records.
+    """Fill `out` with teacher.onnx, student-fp32.onnx, the quantized student and export.json, their records.
 
     Parity is measured on validation images by the runtime that ships. Raises ParityError when a graph and its
     checkpoint differ.
@@ -61,34 +62,36 @@ def export(
     # the quantizer exports through this package, which therefore cannot import it first
     from edgekd.quantize import convert, export_quantized, lint
 
-    images = data.val.images[: parity.IMAGES]
+    row, images = SCHEMES[str(quantized.scheme)], data.val.images[: parity.IMAGES]
+    opset = opset_of(row.name, config.opset)
     models: list[OnnxModel] = []
     records: list[dict[str, Any]] = []
 
     def prove(name: str, artifact: str, spec: ModelSpec, reference: nn.Module, scheme: str | None) -> None:
-        path, precision = out / name, "fp32" if scheme is None else "int8"
-        model = OnnxModel(str(path), artifact, precision, config.opset, data.input_shape, scheme)
+        path, precision = out / name, "fp32" if scheme is None else row.precision
+        model = OnnxModel(str(path), artifact, precision, opset, data.input_shape, scheme)
         expected = predict_torch(reference, images, spec.mean, spec.std)
         got = predict(model, images, spec.mean, spec.std, device)
         model = replace(model, parity=parity.check(path, precision, got, expected))
         models.append(model)
         record = {**model.to_json(), "path": name, "seconds": time.perf_counter() - started}
-        records.append(record if scheme is None else {**record, "lint": lint(path).to_json()})
+        records.append(record if scheme is None else {**record, "lint": lint(path, row.runtime).to_json()})
 
     with progress.task("export", 3) as task:
         floats = (("teacher", "teacher", teacher, None), ("student-fp32", "onnx-fp32", student.spec, student))
         for stem, artifact, spec, checkpoint in floats:
             started = time.perf_counter()
             if checkpoint is None:
-                network = write_teacher(spec, out / f"{stem}.onnx", config.opset)
+                network = write_teacher(spec, out / f"{stem}.onnx", opset)
             else:
                 network = load_checkpoint(checkpoint)
-                export_fp32(network, out / f"{stem}.onnx", data.input_shape, config.opset)
+                export_fp32(network, out / f"{stem}.onnx", data.input_shape, opset)
             prove(f"{stem}.onnx", artifact, spec, network, None)
             task.advance()
         started = time.perf_counter()
-        export_quantized(quantized, out / "student-int8.onnx", config.opset)
-        prove("student-int8.onnx", "onnx-int8", quantized.spec, convert(quantized), quantized.scheme)
+        name = f"student-{row.precision}.onnx"
+        export_quantized(quantized, out / name, opset)
+        prove(name, f"onnx-{row.precision}", quantized.spec, convert(quantized), quantized.scheme)
         task.advance()
     write_json(out / "export.json", records)
     return models

@@ -34,7 +34,9 @@ def available() -> bool:
     return find_spec("tensorrt_rtx") is not None
 
 
-def build(onnx: Path, compute_capability: int, plan: Path | None = None, batch: tuple[int, int, int] = (1, 1, 1)) -> RtxBuild:
+def build(
+    onnx: Path, compute_capability: int, plan: Path | None = None, batch: tuple[int, int, int] = (1, 1, 1)
+) -> RtxBuild:
     """Parse and build `onnx`; a dynamic batch gets the least, usual and largest of `batch`.
 
     Writes the engine to `plan` where one is given. Raises BackendError with NVIDIA's words where it refuses.

@@ -1,33 +1,34 @@
-"""Quantize a student for its runtime: calibrate (PTQ), train on (QAD), and keep the better of the two on validation."""
+"""Quantize a student for its runtime: calibrate (PTQ), keep some layers float, train on (QAD), keep what is best."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors.torch import save
 from torch.fx import GraphModule
 
 from edgekd import processes
-from edgekd.artifacts import Checkpoint, ModelSpec
-from edgekd.catalog import SCHEMES, find
+from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
+from edgekd.catalog import BACKENDS, SCHEMES, find
 from edgekd.config import QuantizeConfig
 from edgekd.data.augment import normalise
-from edgekd.distill.methods.kd import kd_loss
+from edgekd.errors import ConfigError
 from edgekd.models import build_model, load_checkpoint
-from edgekd.profile import predict
+from edgekd.profile import measure_all
 from edgekd.profile.devices import Device
 from edgekd.progress import Progress
+from edgekd.quantize import mixed
+from edgekd.quantize._judge import Judge
 from edgekd.quantize.graph import calibrate, convert, export_quantized, prepare, state_of
 from edgekd.quantize.lint import LintReport, lint
 from edgekd.quantize.qad import Qad
-from edgekd.quantize.schemes._base import Scheme
+from edgekd.quantize.schemes._base import layers
 from edgekd.stage import write_atomic, write_json
-from edgekd.tasks.classification import predict_torch, top1
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,48 +54,89 @@ def quantize(
 ) -> Checkpoint:
     """Fill `out` with the quantized checkpoint, `quantize.json` and the ONNX graphs of PTQ and QAD. Resumes.
 
-    Whichever of the two has the better validation top-1, measured by the runtime on its exported graph, is kept; a tie
-    goes to the lower KL to the teacher and the float student (QAD's own loss). The test split is never read.
+    QAD runs where PTQ loses more validation top-1 than `qad.tolerance`. Whichever of the two has the better one,
+    measured by the runtime on its exported graph, is kept; a tie goes to the lower KL to the teacher and the float
+    student (QAD's own loss). The test split is never read.
     """
     row = find(SCHEMES, "quantize.scheme", config.scheme or device.scheme)
     options = row.load().options(device)
-    scheme: Scheme = row.load()(**options)
-    target = processes.device()
     float_student, float_teacher = load_checkpoint(student), build_model(teacher)
-    judge = _Judge(float_student, student.spec, float_teacher, teacher, data, device, config)
+    backend = BACKENDS.get(device.backend)
+    here = backend is not None and backend.runtime == row.runtime
+    runner = device if here else replace(device, backend="onnxruntime-reference")
+    judge = Judge((float_student, float_teacher), (student.spec, teacher), data, runner, config.qad)
+    images = _calibration(data, config.calibration, seed)
 
-    def finish(kind: str, prepared: GraphModule, started: float) -> dict[str, Any]:
-        """Write `kind`'s weights and graph, and measure the graph."""
-        directory = out / kind
+    def calibrated() -> GraphModule:
+        prepared = prepare(float_student, student.spec.input_shape, row.load()(**options))
+        parts = (images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH))
+        batches = (normalise(part, student.spec.mean, student.spec.std) for part in parts)
+        calibrate(prepared, batches, config.calibrator)
+        return prepared
+
+    def write(prepared: GraphModule, directory: Path, graph: Path) -> dict[str, Any]:
+        """The weights as `directory/model.safetensors`, the graph they make, and what it is worth."""
         directory.mkdir(exist_ok=True)
         example = normalise(data.train.images[:2], student.spec.mean, student.spec.std)
         write_atomic(directory / "model.safetensors", save(state_of(prepared.cpu(), example)))
-        graph = out / f"student-{kind}.onnx"
         export_quantized(Checkpoint(str(directory), student.spec, {}, row.name, options), graph, opset)
-        return {**judge(graph), "lint": lint(graph).to_json(), "seconds": time.perf_counter() - started}
+        return dict(judge(graph))
+
+    def finish(kind: str, prepared: GraphModule, started: float) -> dict[str, Any]:
+        graph = out / f"student-{kind}.onnx"
+        figures = write(prepared, out / kind, graph)
+        found = lint(graph, row.runtime).to_json()
+        return {**figures, "lint": found, "seconds": time.perf_counter() - started}
+
+    record: dict[str, Any] = {"scheme": row.name, **options, "calibration": len(images), "fp32": judge.fp32}
+    record["measured_with"] = runner.backend
+    if config.budget is not None and not here:
+        raise ConfigError(
+            f"quantize.budget: {row.runtime} is not here, so the latency of layers on {device.name} cannot be measured",
+            "Set it to null, or run this where the target is.",
+        )
+    if config.budget is not None:
+
+        def points(assignments: Sequence[tuple[str, ...]]) -> list[mixed.Point]:
+            """Whole graphs, each with these layers float, timed side by side."""
+            figures, graphs = [], []
+            with progress.task("quantize (mixed precision)", len(assignments)) as task:
+                for i, kept in enumerate(assignments):
+                    options["kept_float"] = list(kept)
+                    graph = out / "mixed" / f"{i}.onnx"
+                    figures.append(write(calibrated(), out / "mixed", graph))
+                    graphs.append(OnnxModel(str(graph), graph.stem, row.precision, opset, data.input_shape, row.name))
+                    task.advance()
+            p50 = [report.summary()["p50_ms"] for report in measure_all(graphs, device, runs=mixed.RUNS)]
+            return [
+                mixed.Point(kept, **f, latency_ms=ms) for kept, f, ms in zip(assignments, figures, p50, strict=True)
+            ]
+
+        every = layers(prepare(float_student, student.spec.input_shape, row.load()(**options)))
+        found = mixed.search(every, points, judge.fp32["val_top1"], config.budget)
+        record["mixed"] = found.to_json()
+        options["kept_float"] = list(found.chosen.kept_float)
+        for file in (*(out / "mixed").glob("*.onnx"), out / "mixed" / "model.safetensors"):
+            file.unlink()
+        (out / "mixed").rmdir()
 
     started = time.perf_counter()
-    images = _calibration(data, config.calibration, seed)
     with progress.task("quantize (PTQ)", len(images)) as task:
-        prepared = prepare(float_student, student.spec.input_shape, scheme)
-        parts = [images[i : i + CALIBRATION_BATCH] for i in range(0, len(images), CALIBRATION_BATCH)]
-        calibrate(prepared, (normalise(part, student.spec.mean, student.spec.std) for part in parts))
+        prepared = calibrated()
         task.advance(len(images))
-    record: dict[str, Any] = {"scheme": row.name, **options, "calibration": len(images), "fp32": judge.fp32}
-    record["ptq"] = finish("ptq", prepared, started)
-    record["chosen"] = "ptq"
-    gap = judge.fp32["val_top1"] - record["ptq"]["val_top1"]
-    if config.qad.epochs > 0 and gap <= config.qad.tolerance:
-        record["qad_skipped"] = f"PTQ is {100 * gap:.2f} points below FP32, and {100 * config.qad.tolerance:g} are allowed"
+    record |= {**options, "ptq": finish("ptq", prepared, started), "chosen": "ptq"}
+    gap, allowed = judge.fp32["val_top1"] - record["ptq"]["val_top1"], config.qad.tolerance
+    if config.qad.epochs > 0 and allowed is not None and gap <= allowed:
+        record["qad_skipped"] = f"PTQ is {100 * gap:.2f} points below FP32, and {100 * allowed:g} are allowed"
         progress.note(f"QAD skipped: {record['qad_skipped']}")
     elif config.qad.epochs > 0:
         started = time.perf_counter()
         for network in (prepared, float_student, float_teacher):
-            network.to(target)
+            network.to(processes.device())
         normalisations = ((student.spec.mean, student.spec.std), (teacher.mean, teacher.std))
-        qad = Qad(out, prepared, float_student, float_teacher, normalisations, data, config.qad, seed)
-        loss = qad.fit(progress)
-        record["qad"] = {**finish("qad", prepared, started), "steps": qad.steps, "loss": loss}
+        qad = Qad(out, prepared, float_student, float_teacher, normalisations, judge, data, config.qad, seed)
+        figures = qad.fit(progress)
+        record["qad"] = {**finish("qad", prepared, started), **figures}
         scores = {kind: (record[kind]["val_top1"], -record[kind]["val_kl"]) for kind in ("ptq", "qad")}
         record["chosen"] = max(scores, key=lambda kind: scores[kind])
 
@@ -110,34 +152,6 @@ def quantize(
             (out / kind).rmdir()
     (out / "qad.pt").unlink(missing_ok=True)
     return checkpoint
-
-
-class _Judge:
-    """Measures a graph on the validation split with the runtime that ships it."""
-
-    def __init__(
-        self,
-        float_student: torch.nn.Module,
-        student: ModelSpec,
-        float_teacher: torch.nn.Module,
-        teacher: ModelSpec,
-        data: Dataset,
-        device: Device,
-        config: QuantizeConfig,
-    ) -> None:
-        self.spec, self.val, self.device, self.config = student, data.val, device, config.qad
-        own = predict_torch(float_student, data.val.images, student.mean, student.std)
-        self.student = torch.from_numpy(own)
-        self.teacher = torch.from_numpy(predict_torch(float_teacher, data.val.images, teacher.mean, teacher.std))
-        self.fp32 = {"val_top1": top1(own, data.val.labels), "val_kl": self._kl(self.student)}
-
-    def __call__(self, graph: Path) -> dict[str, float]:
-        logits = predict(graph, self.val.images, self.spec.mean, self.spec.std, self.device)
-        return {"val_top1": top1(logits, self.val.labels), "val_kl": self._kl(torch.from_numpy(logits))}
-
-    def _kl(self, logits: torch.Tensor) -> float:
-        w, t = self.config.teacher_weight, self.config.temperature
-        return float(w * kd_loss(logits, self.teacher, t) + (1 - w) * kd_loss(logits, self.student, t))
 
 
 def _calibration(data: Dataset, n: int, seed: int) -> NDArray[np.uint8]:

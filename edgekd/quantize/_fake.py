@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from edgekd.quantize._torchao import FakeQuantizeBase, HistogramObserver
+from edgekd.quantize._torchao import FakeQuantizeBase
 
 # The least weight scale: a dead channel (a zero BatchNorm gamma) would make its int32 bias, in units of the product of
 # two scales, overflow.
@@ -47,15 +47,22 @@ class _FakeQuantize(FakeQuantizeBase):  # type: ignore[misc]
 
 
 class ActivationFakeQuantize(_FakeQuantize):
-    """Calibrates, is frozen once, and from then on rounds to its range; the scale may be learned."""
+    """Observes, is frozen once, and from then on rounds to its range; the scale may be learned."""
 
-    def __init__(self, *, observer: Callable[..., Any] = HistogramObserver, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.observer: Any = observer(**options)
+        self.options = options
+        self.observer: Any = None
+        self.frozen = False
+
+    def observe(self, observer: Callable[..., Any]) -> None:
+        """From now on, read ranges by this torchao observer."""
+        self.observer = observer(**self.options)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.observer is not None:
-            self.observer(x.detach())
+        if not self.frozen:
+            if self.observer is not None:
+                self.observer(x.detach())
             return x
         low, high = self.quant_min - self._zero, self.quant_max - self._zero
         return cast(Tensor, _Round.apply(x, self.scale, low, high))
@@ -66,7 +73,7 @@ class ActivationFakeQuantize(_FakeQuantize):
 
     def fix(self, scale: Tensor, zero_point: Tensor) -> None:
         super().fix(scale, zero_point)
-        self.observer = None
+        self.observer, self.frozen = None, True
         self._zero = int(self.zero_point)
 
 

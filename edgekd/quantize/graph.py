@@ -21,6 +21,7 @@ from edgekd.export.onnx import export_fp32
 from edgekd.models import build_model, read_state
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize._torchao import convert_pt2e, prepare_pt2e
+from edgekd.quantize.calibrators import CALIBRATORS
 from edgekd.quantize.schemes._base import Scheme
 
 
@@ -35,8 +36,11 @@ def prepare(model: nn.Module, input_shape: tuple[int, int, int], scheme: Scheme)
 
 
 @torch.no_grad()
-def calibrate(prepared: GraphModule, batches: Iterable[Tensor]) -> None:
+def calibrate(prepared: GraphModule, batches: Iterable[Tensor], calibrator: str = "mse") -> None:
     """Observe `batches` ([B, C, H, W] each), then freeze the ranges. Raises RunError on a range that is not finite."""
+    for quantizer in quantizers(prepared):
+        if isinstance(quantizer, ActivationFakeQuantize):
+            quantizer.observe(CALIBRATORS[calibrator])
     for images in batches:
         prepared(images)
     for quantizer in quantizers(prepared):

@@ -1,9 +1,10 @@
 """Mixed precision: which layers are worth keeping float, by what that gains and costs on the graph that ships.
 
 Each layer in turn is left float in an otherwise quantized graph: its sensitivity is how much nearer the validation
-logits come to those of the float student (KL), its cost how much slower the graph gets on the target. Layers are then
-freed one after the other, those that gain most for a millisecond first (what gains and costs nothing comes before all),
-and every step of that path is measured as a whole graph. The front is what no other step beats in both.
+logits come to those of the teacher and the float student (KL), its cost how much slower the graph gets on the target.
+Layers are then freed one after the other, those that gain most for a millisecond first (what gains and costs nothing
+comes before all), and steps of that path are measured as whole graphs, the float one at its end. Of all that were
+measured, the front is what no other beats in both accuracy and latency.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+RUNS = 200  # timed runs of each graph
+STEPS = 12  # along the path
 
 
 @dataclass(frozen=True)
@@ -22,20 +26,39 @@ class Point:
     val_kl: float
     latency_ms: float
 
+
+@dataclass(frozen=True)
+class Mixed:
+    """What a search found; `within_budget` is False where even the most accurate point loses more than allowed."""
+
+    layers: list[dict[str, Any]]  # {layer, kl, latency_ms}: what keeping it float gains and costs
+    points: list[Point]
+    chosen: Point
+    within_budget: bool
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "front": [asdict(point) for point in front(self.points)]}
 
 
-Measure = Callable[[tuple[str, ...]], Point]
+Measure = Callable[[Sequence[tuple[str, ...]]], list[Point]]
 
 
-def sensitivity(layers: Sequence[str], base: Point, measure: Measure) -> list[dict[str, Any]]:
-    """For every layer alone: what keeping it float takes from the KL, and adds to the milliseconds."""
-    rows = []
-    for layer in layers:
-        point = measure((layer,))
-        rows.append({"layer": layer, "kl": base.val_kl - point.val_kl, "latency_ms": point.latency_ms - base.latency_ms})
-    return rows
+def search(layers: Sequence[str], measure: Measure, fp32_top1: float, budget: float) -> Mixed:
+    """The fastest assignment that loses at most `budget` of validation top-1 to `fp32_top1`, else the most accurate.
+
+    `measure` takes several assignments at once, so that their latencies are taken side by side.
+    """
+    base, *alone = measure([(), *((layer,) for layer in layers)])
+    rows = [
+        {"layer": layer, "kl": base.val_kl - point.val_kl, "latency_ms": point.latency_ms - base.latency_ms}
+        for layer, point in zip(layers, alone, strict=True)
+    ]
+    ordered = order(rows)
+    points = measure([tuple(ordered[:count]) for count in steps(len(ordered))])
+    good = [point for point in points if fp32_top1 - point.val_top1 <= budget]
+    if good:
+        return Mixed(rows, points, min(good, key=lambda point: point.latency_ms), True)
+    return Mixed(rows, points, max(points, key=lambda point: (point.val_top1, -point.val_kl)), False)
 
 
 def order(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -50,11 +73,9 @@ def order(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [row["layer"] for row in sorted(rows, key=worth, reverse=True)]
 
 
-def walk(ordered: Sequence[str], base: Point, measure: Measure, steps: int) -> list[Point]:
-    """Points along the path, `steps` of them at most beside the base, denser where few layers are float."""
-    n = len(ordered)
-    counts = sorted({round(n ** (i / (steps - 1))) for i in range(steps)}) if steps > 1 else [n]
-    return [base, *(measure(tuple(ordered[:count])) for count in counts)]
+def steps(n: int) -> list[int]:
+    """From 0 to n layers in at most `STEPS` + 1 counts, denser where few layers are float."""
+    return sorted({0, n, *(round(n ** (i / (STEPS - 1))) for i in range(STEPS))})
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -64,9 +85,3 @@ def front(points: Sequence[Point]) -> list[Point]:
         if not kept or point.val_top1 > kept[-1].val_top1:
             kept.append(point)
     return kept
-
-
-def choose(points: Sequence[Point], fp32_top1: float, budget: float) -> Point | None:
-    """The fastest that loses at most `budget` of top-1 to the float student, or None."""
-    good = [point for point in points if fp32_top1 - point.val_top1 <= budget]
-    return min(good, key=lambda point: point.latency_ms, default=None)

@@ -90,7 +90,8 @@ def verdict(ledger: list[dict[str, Any]], latency: list[dict[str, Any]]) -> dict
         + ("batch", "threads", "teacher_p50_ms", "p50_ms", "speedup")
     )
     measured = [row for row in latency if row.get("measured")]
-    shipped = [name for name in ("onnx-int8", "onnx-fp32") if find(ledger, name) or find(measured, name)]
+    names = {row["artifact"]: None for row in (*ledger, *measured) if row["artifact"].startswith("onnx-")}
+    shipped = sorted(names, key=lambda name: name == "onnx-fp32")  # the quantized one where there is one
     if not shipped:
         return out
     artifact = out["artifact"] = shipped[0]

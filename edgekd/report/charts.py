@@ -18,7 +18,14 @@ from edgekd.report import units
 # matplotlib wants colours, the page wants variables that follow light and dark: these stand in until `_inline`.
 INK, MUTED, LINE, ACCENT, SOFT, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", SOFT: "soft", WARM: "warm"}
-COLOURS = {"teacher": MUTED, "onnx-fp32": SOFT, "student-fp32": SOFT, "onnx-int8": ACCENT}
+
+
+def colour_of(artifact: str) -> str:
+    """The quantized graph that ships stands out."""
+    if artifact == "teacher":
+        return MUTED
+    return ACCENT if artifact.startswith("onnx-") and artifact != "onnx-fp32" else SOFT
+
 
 # A user's matplotlibrc does not change the report; the backend is not touched, for a notebook may be using one.
 DEFAULTS: dict[Any, Any] = {
@@ -59,7 +66,7 @@ def accuracy(rows: Sequence[dict[str, Any]]) -> str:
         ax = figure.subplots()
         for y, row in enumerate(rows):
             low, high = (100 * bound for bound in row["ci95"])
-            colour = COLOURS.get(row["artifact"], SOFT)
+            colour = colour_of(row["artifact"])
             ax.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
             ax.plot(100 * row["value"], y, "o", color=colour, markersize=6)
             _label(ax, f"{100 * row['value']:.2f}", high, y)
@@ -74,7 +81,7 @@ def size(rows: Sequence[dict[str, Any]]) -> str:
     with _figure("size", 0.75 + 0.3 * len(rows)) as (figure, out):
         ax = figure.subplots()
         for y, row in enumerate(rows):
-            ax.barh(y, row["size_bytes"] / 1e6, height=0.5, color=COLOURS.get(row["artifact"], SOFT))
+            ax.barh(y, row["size_bytes"] / 1e6, height=0.5, color=colour_of(row["artifact"]))
             _label(ax, units.size(row["size_bytes"]), row["size_bytes"] / 1e6, y)
         _rows(ax, rows)
         ax.set_xlim(0, max(row["size_bytes"] for row in rows) / 1e6 * 1.25)
@@ -89,7 +96,7 @@ def latency(rows: Sequence[dict[str, Any]], batch: int) -> str:
     with _figure(f"latency-{batch}", 0.75 + 0.32 * len(rows)) as (figure, out):
         ax = figure.subplots()
         for y, row in enumerate(rows):
-            ax.barh(y, row["p50_ms"], height=0.56, color=COLOURS.get(row["artifact"], SOFT))
+            ax.barh(y, row["p50_ms"], height=0.56, color=colour_of(row["artifact"]))
             ax.plot([row["p50_ms"], row["p99_ms"]], [y, y], color=INK, linewidth=0.8)
             ax.plot([row["p90_ms"], row["p99_ms"]], [y, y], "|", color=INK, markersize=7, markeredgewidth=0.9)
             _label(ax, units.ms(row["p50_ms"]), row["p99_ms"], y)

@@ -50,7 +50,7 @@ def measure_ledger(
     ptq: OnnxModel | None,
     qad: OnnxModel | None,
     fp32: OnnxModel,
-    int8: OnnxModel,
+    shipped: OnnxModel,
     data: Dataset,
     device: Device,
     progress: Progress,
@@ -68,7 +68,12 @@ def measure_ledger(
     graphs = [("teacher", teacher, teacher_spec)]
     graphs += [
         (name, graph, student.spec)
-        for name, graph in (("student-ptq", ptq), ("student-qad", qad), ("onnx-fp32", fp32), ("onnx-int8", int8))
+        for name, graph in (
+            ("student-ptq", ptq),
+            ("student-qad", qad),
+            ("onnx-fp32", fp32),
+            (shipped.artifact, shipped),
+        )
         if graph is not None
     ]
     entries = [_graph_entry(name, graph, spec, device) for name, graph, spec in graphs]

@@ -13,6 +13,8 @@ ARTIFACTS = {
     "student-qad": "Student, INT8 after QAD",
     "onnx-fp32": "Student, FP32 ONNX",
     "onnx-int8": "Student, INT8 ONNX",
+    "onnx-int8-fp16": "Student, INT8 and FP16 ONNX",
+    "onnx-fp16": "Student, FP16 ONNX",
 }
 
 NAMES = {

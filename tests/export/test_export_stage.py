@@ -17,6 +17,7 @@ from edgekd.models import build_model
 from edgekd.profile import load_device
 from edgekd.progress import NullProgress
 from edgekd.quantize.graph import calibrate, prepare, state_of
+from edgekd.quantize.schemes.ort import Ort
 
 STATISTICS = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 SPEC = ModelSpec("edgekd", "resnet8", 4, (3, 8, 8), **STATISTICS)
@@ -40,7 +41,7 @@ def checkpoints(tmp_path_factory):
         model(images)
         model.fc.bias.copy_(torch.tensor([3.0, 0.0, 0.0, 0.0]))
     save_file(model.state_dict(), student / "model.safetensors")
-    prepared = prepare(model, SPEC.input_shape, 7)
+    prepared = prepare(model, SPEC.input_shape, Ort(7))
     calibrate(prepared, [images])
     save_file(state_of(prepared, images[:2]), quantized / "model.safetensors")
     return Checkpoint(str(student), SPEC), Checkpoint(

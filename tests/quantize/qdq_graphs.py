@@ -60,7 +60,10 @@ class Builder:
         bias = self.put(f"{name}_b", np.zeros(16, np.float32))
         if planted.get("bias") == "int32":
             stored = self.put(f"{name}_b", np.zeros(16, np.int32))
-            constants = [self.put(f"{name}_bs", np.ones(16, np.float32)), self.put(f"{name}_bz", np.zeros(16, np.int32))]
+            constants = [
+                self.put(f"{name}_bs", np.ones(16, np.float32)),
+                self.put(f"{name}_bz", np.zeros(16, np.int32)),
+            ]
             bias = self.node("DequantizeLinear", [stored, *constants], f"{name}_bias", axis=0)
         return self.node("Conv", [x, weight, bias], name, pads=[1] * 4)
 
@@ -106,7 +109,10 @@ def residual(path: Path, fault: str = "") -> Path:
         inner = b.qdq(inner)
     x = b.node("Add", [inner, x if fault == "float skip" else read], "add_1")
     x = b.node("Relu", [x], "relu_2")
-    one, other = b.qdq(x), b.qdq(b.node("MaxPool", [x], "pool", kernel_shape=[1, 1]), 0.04 if fault == "concatenation" else 0.05)
+    one, other = (
+        b.qdq(x),
+        b.qdq(b.node("MaxPool", [x], "pool", kernel_shape=[1, 1]), 0.04 if fault == "concatenation" else 0.05),
+    )
     x = b.qdq(b.node("Concat", [one, other], "concat", axis=1))
     x = b.conv(x, "conv_3", inputs=32)
     return b.save(path, x)

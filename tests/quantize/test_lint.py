@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from qdq_graphs import residual
 
 from edgekd.errors import BackendError
 from edgekd.quantize.lint import lint
 from edgekd.quantize.lint.rules import findings
-from qdq_graphs import residual
 
 
 def graph(tmp_path, *, float_second=False, per_tensor=False, zero_point=0, scale=0.02, island=False):

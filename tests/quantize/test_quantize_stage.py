@@ -67,7 +67,9 @@ def run(out, data, models, config):
 
 
 def config(epochs, **options):
-    return QuantizeConfig(calibration=32, qad=QadConfig(**{"epochs": epochs, "batch_size": 16, "lr": 0.002, "tolerance": 0, **options}))
+    return QuantizeConfig(
+        calibration=32, qad=QadConfig(**{"epochs": epochs, "batch_size": 16, "lr": 0.002, "tolerance": None, **options})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ def test_a_loss_that_is_not_finite_says_what_to_do(tmp_path, data, models, monke
     prepared = prepare(student, SPEC.input_shape, ort.Ort(7))
     calibrate(prepared, [torch.randn(8, 3, 8, 8)])
     normalisations = (tuple(STATISTICS.values()),) * 2
-    qad = training.Qad(tmp_path, prepared, student, teacher, normalisations, data, QadConfig(batch_size=16), 0)
+    qad = training.Qad(tmp_path, prepared, student, teacher, normalisations, None, data, QadConfig(batch_size=16), 0)
     monkeypatch.setattr(training, "kd_loss", lambda student, *_: student.sum() * float("nan"))
     with pytest.raises(RunError, match=r"Lower quantize\.qad\.lr"):
         qad.fit(NullProgress())
@@ -153,7 +155,7 @@ def test_a_step_is_relative_to_its_channels_kernel():
     torch.manual_seed(0)
     model = build_model(SPEC)
     model.bn1.weight.data.uniform_(0.2, 3.0)
-    prepared = prepare(model, SPEC.input_shape, 7)
+    prepared = prepare(model, SPEC.input_shape, ort.Ort(7))
     scales = {id(parameter): scale for parameter, scale in gradient_scales(prepared)}
     kernel = dict(prepared.named_parameters())["conv1.weight"]
     assert len(scales) == sum(p.ndim > 1 for p in prepared.parameters())

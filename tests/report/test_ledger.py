@@ -57,6 +57,7 @@ def case(tmp_path: Path) -> dict[str, Any]:
     split = Split(images, rng.integers(0, CLASSES, N))
     data = Dataset("random", ("a", "b", "c", "d"), split, split, split, (0.5,) * 3, (0.25,) * 3, False, "d1")
     model = {name: OnnxModel(str(file), name, "fp32", 18, SHAPE) for name, file in files.items()}
+    model["int8"] = replace(model["int8"], artifact="onnx-int8", precision="int8")
     arguments = {
         "out": out,
         "teacher": model["teacher"],
@@ -65,7 +66,7 @@ def case(tmp_path: Path) -> dict[str, Any]:
         "ptq": replace(model["int8"], path=str(quantized / "student-ptq.onnx")),
         "qad": None,
         "fp32": model["fp32"],
-        "int8": model["int8"],
+        "shipped": model["int8"],
         "data": data,
         "device": load_device("x86-cpu"),
         "progress": NullProgress(),

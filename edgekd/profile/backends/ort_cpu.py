@@ -1,4 +1,4 @@
-"""ONNX Runtime on the processor."""
+"""ONNX Runtime on the processor, as it ships and as a reference for graphs of other runtimes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)":
 
 
 class OrtCpuSession:
-    """One `InferenceSession` of `threads` threads (inter-op 1, spinning as ONNX Runtime ships it)."""
+    """One `InferenceSession` of `threads` threads (inter-op 1, spinning as ONNX Runtime ships it).
 
-    def __init__(self, path: str, threads: int) -> None:
+    Not `optimised`, it computes what the graph says, operator by operator.
+    """
+
+    def __init__(self, path: str, threads: int, optimised: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session: Any = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
         except Exception as error:  # ONNX Runtime raises a class of its own for every status code
@@ -95,3 +100,14 @@ class OrtCpu:
 
     def open(self, engine: Engine, threads: int) -> OrtCpuSession:
         return OrtCpuSession(engine.path, threads)
+
+
+class OrtReference(OrtCpu):
+    """Backend `onnxruntime-reference`: the accuracy of a graph whose own runtime is not here.
+
+    Not optimised: for int8 activations ONNX Runtime's fused kernels saturate on processors without VNNI, which the
+    runtime that the graph is for does not.
+    """
+
+    def open(self, engine: Engine, threads: int) -> OrtCpuSession:
+        return OrtCpuSession(engine.path, threads, optimised=False)

@@ -45,15 +45,18 @@ class LintReport:
         return {**record, "line": self.line, "ok": self.ok}
 
 
-def lint(path: Path | str, scheme: str = "ort") -> LintReport:
-    """Lint any ONNX file for the runtime of a scheme. Raises BackendError when ONNX Runtime does not take it."""
+def lint(path: Path | str, runtime: str = "onnxruntime") -> LintReport:
+    """Lint any ONNX file for a runtime: onnxruntime or tensorrt.
+
+    Raises BackendError when ONNX Runtime does not take it.
+    """
     exported = onnx.load(str(path), load_external_data=False)
     external = [t.name for t in exported.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if external:
         problems = [f"{len(external)} tensors lie outside the file, such as {external[0]}"]
     else:
-        problems = [str(finding) for finding in findings(exported, scheme)]
-    if scheme == "ort":
+        problems = [str(finding) for finding in findings(exported, runtime)]
+    if runtime == "onnxruntime":
         run = executed.optimised(Path(path))
         counts, islands = executed.counts(exported, run), executed.islands(run)
     else:

@@ -33,7 +33,7 @@ class Finding:
 @dataclass(frozen=True)
 class Rule:
     name: str
-    schemes: frozenset[str]  # that it holds for
+    runtimes: frozenset[str]  # that it holds for
     check: Check
 
 
@@ -75,6 +75,13 @@ class Graph:
         while name in self.maker and self.maker[name].op_type in (Q, DQ, "Cast"):
             name = self.maker[name].input[0]
         return self.tensors.get(name)
+
+    def behind_casts(self, node: Any, place: int) -> tuple[Any, bool]:
+        """The node that makes an input of `node`, Casts apart, or None; and whether there were any."""
+        made, cast = self.source(node, place), False
+        while self._is(made, "Cast"):
+            made, cast = self.source(made, 0), True
+        return made, cast
 
     def quantized(self, node: Any) -> bool:
         return any(self._is(self.source(node, place), DQ) for place in (0, 1))
@@ -145,7 +152,7 @@ def axis(graph: Graph) -> Iterator[Fault]:
 def float_inputs(graph: Graph) -> Iterator[Fault]:
     """A layer with one side quantized runs in float like one with none, and pays for the conversion."""
     for node in graph.weighted():
-        data, weight = graph.source(node, 0), graph.source(node, 1)
+        (data, _), (weight, _) = graph.behind_casts(node, 0), graph.behind_casts(node, 1)
         if graph._is(weight, DQ) and not graph._is(data, DQ):
             yield node.name, f"the input of this {node.op_type} is float"
         if graph._is(data, DQ) and not graph._is(weight, DQ):
@@ -215,11 +222,11 @@ def concatenations(graph: Graph) -> Iterator[Fault]:
 
 
 def casts(graph: Graph) -> Iterator[Fault]:
-    for node in graph.nodes:
-        if node.op_type == "Cast" and graph._is(graph.source(node, 0), DQ):
-            for reader in graph.readers.get(node.output[0], []):
-                if reader.op_type in WEIGHTED:
-                    yield node.name, f"a Cast between DequantizeLinear and {reader.op_type} keeps it in float"
+    for node in graph.weighted():
+        for place, side in ((0, "input"), (1, "weights")):
+            made, cast = graph.behind_casts(node, place)
+            if cast and graph._is(made, DQ):
+                yield node.name, f"a Cast between {DQ} and the {side} of this {node.op_type} keeps it in float"
 
 
 def integer_operators(graph: Graph) -> Iterator[Fault]:
@@ -243,7 +250,7 @@ QUANTIZED_TYPES = frozenset(
         onnx.TensorProto.FLOAT8E4M3FN,
     }
 )
-ORT, TENSORRT = frozenset({"ort"}), frozenset({"tensorrt"})
+ORT, TENSORRT = frozenset({"onnxruntime"}), frozenset({"tensorrt"})
 RULES = (
     Rule("scale", ORT | TENSORRT, scales),
     Rule("weight zero point", ORT | TENSORRT, weight_zero_points),
@@ -262,9 +269,9 @@ RULES = (
 )
 
 
-def findings(model: Any, scheme: str) -> list[Finding]:
-    """Of the rules of `scheme`, for an onnx.ModelProto whose tensors lie inside it."""
+def findings(model: Any, runtime: str) -> list[Finding]:
+    """Of the rules of `runtime`, for an onnx.ModelProto whose tensors lie inside it."""
     graph = Graph(model)
     return [
-        Finding(rule.name, node, text) for rule in RULES if scheme in rule.schemes for node, text in rule.check(graph)
+        Finding(rule.name, node, text) for rule in RULES if runtime in rule.runtimes for node, text in rule.check(graph)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -41,8 +41,6 @@ class Scheme(Quantizer):  # type: ignore[misc]
     `kept_float` names layers that are left alone, as `layer_name` has them.
     """
 
-    opset: ClassVar[int] = 18  # the least that says what it needs
-
     def __init__(self, kept_float: Sequence[str] = ()) -> None:
         super().__init__()
         self.kept_float = frozenset(kept_float)
@@ -58,9 +56,8 @@ class Scheme(Quantizer):  # type: ignore[misc]
     def validate(self, model: GraphModule) -> None:
         """Nothing to refuse: what is not annotated stays float, and the lint says so."""
 
-    def finish(self, model: Any) -> None:  # noqa: B027
+    def finish(self, model: Any) -> None:
         """Edit the onnx.ModelProto before it is written."""
-
 
     def computes(self, node: Node) -> bool:
         """Whether `node` is a convolution or linear layer, and none of those kept float."""

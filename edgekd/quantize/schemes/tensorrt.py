@@ -119,5 +119,3 @@ def _length(node: Node) -> int:
         if isinstance(source, Node) and len([u for u in source.users if u.op != "output"]) > 1 and count:
             break
     return count
-
-
