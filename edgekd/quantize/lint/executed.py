@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from edgekd.errors import BackendError
+from edgekd.quantize.lint.rules import Graph
 
 # Operators of the exported graph, and what ONNX Runtime executes for them in integers.
 KINDS = {
@@ -40,8 +41,11 @@ def optimised(path: Path) -> Any:
 
 def counts(exported: Any, executed: Any) -> dict[str, tuple[int, int]]:
     """For every kind of `KINDS`: how many are executed in integers, of how many that were exported."""
-    constant = {tensor.name for tensor in exported.graph.initializer}
-    nodes = [node for node in exported.graph.node if node.op_type != "Add" or not constant & set(node.input)]
+    graph = Graph(exported)
+    nodes = [
+        *graph.weighted(),
+        *(n for n in graph.nodes if n.op_type == "Add" and not graph.tensors.keys() & set(n.input)),
+    ]
     return {
         name: (sum(n.op_type in after for n in executed.graph.node), sum(n.op_type in before for n in nodes))
         for name, (before, after) in KINDS.items()

@@ -11,12 +11,12 @@ MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Pa
 
 
 def counts(model: Any) -> dict[str, tuple[int, int]]:
-    """How many convolutions, additions of activations and matrix products have their Q/DQ, of how many there are."""
+    """How many convolutions, linear layers and additions of activations have their Q/DQ, of how many there are."""
     graph = Graph(model)
     kinds = {"conv": ("Conv", "ConvTranspose"), "gemm": ("Gemm", "MatMul")}
     found = {}
     for kind, operators in kinds.items():
-        nodes = [node for node in graph.nodes if node.op_type in operators]
+        nodes = [node for node in graph.weighted() if node.op_type in operators]
         found[kind] = (sum(_whole(graph, node) for node in nodes), len(nodes))
     additions = [n for n in graph.nodes if n.op_type == "Add" and not any(name in graph.tensors for name in n.input)]
     found["add"] = (sum(graph.quantized(node) for node in additions), len(additions))
@@ -48,4 +48,4 @@ def islands(model: Any) -> list[list[str]]:
 
 def _whole(graph: Graph, node: Any) -> bool:
     """Whether both sides of a weighted layer are quantized."""
-    return node.op_type in WEIGHTED and all(graph._is(graph.source(node, place), DQ) for place in (0, 1))
+    return node.op_type in WEIGHTED and all(graph.dequantizer(node, place) is not None for place in (0, 1))

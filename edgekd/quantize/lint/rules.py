@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
-WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}  # the axis of the weights' output channels
+WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}  # the axis of the weights' output channels
 FUSED = {"Relu", "Clip", "BatchNormalization"}  # with the convolution before them
 INTEGER_OPS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 
@@ -72,19 +72,33 @@ class Graph:
     def weights(self, node: Any) -> Any:
         """The constant behind a node's second input, through Q and DQ, or None."""
         name = node.input[1]
-        while name in self.maker and self.maker[name].op_type in (Q, DQ, "Cast"):
+        while name in self.maker and self.maker[name].op_type in (Q, DQ, "Cast", "Transpose"):
             name = self.maker[name].input[0]
         return self.tensors.get(name)
 
-    def behind_casts(self, node: Any, place: int) -> tuple[Any, bool]:
-        """The node that makes an input of `node`, Casts apart, or None; and whether there were any."""
-        made, cast = self.source(node, place), False
-        while self._is(made, "Cast"):
-            made, cast = self.source(made, 0), True
-        return made, cast
+    def behind(self, node: Any, place: int, *passed: str) -> tuple[Any, set[str]]:
+        """The node that makes an input of `node`, or None, and which of the operators `passed` lie between."""
+        made, between = self.source(node, place), set()
+        while made is not None and made.op_type in passed:
+            between.add(made.op_type)
+            made = self.source(made, 0)
+        return made, between
+
+    def dequantizer(self, node: Any, place: int) -> Any:
+        """The DequantizeLinear of an input of `node`, or None; weights may be transposed after it."""
+        made, _ = self.behind(node, place, *(("Transpose",) if place == 1 else ()))
+        return made if self._is(made, DQ) else None
+
+    def channel_axis(self, node: Any) -> int:
+        """Of the output channels in the stored weights: 1 in a MatMul and in a Gemm that does not transpose them."""
+        axis = WEIGHTED[node.op_type]
+        if node.op_type in ("Gemm", "MatMul"):
+            _, between = self.behind(node, 1, DQ, Q, "Cast", "Transpose")
+            axis = int(not attribute(node, "transB", 0)) ^ ("Transpose" in between)
+        return axis
 
     def quantized(self, node: Any) -> bool:
-        return any(self._is(self.source(node, place), DQ) for place in (0, 1))
+        return any(self.dequantizer(node, place) is not None for place in (0, 1))
 
     @staticmethod
     def _is(node: Any, op: str) -> bool:
@@ -107,8 +121,8 @@ def scales(graph: Graph) -> Iterator[Fault]:
 
 def weight_zero_points(graph: Graph) -> Iterator[Fault]:
     for node in graph.weighted():
-        source = graph.source(node, 1)
-        zero = graph.zero(source) if graph._is(source, DQ) else None
+        source = graph.dequantizer(node, 1)
+        zero = None if source is None else graph.zero(source)
         if zero is not None and np.asarray(zero, np.float32).any():
             yield node.name, "weights have a zero point that is not 0"
 
@@ -129,30 +143,30 @@ def granularity(graph: Graph) -> Iterator[Fault]:
             if scale is not None and scale.size > 1:
                 yield node.name, f"activations have {scale.size} scales, and integer kernels take one"
     for node in graph.weighted():
-        source = graph.source(node, 1)
-        if not graph._is(source, DQ):
+        source = graph.dequantizer(node, 1)
+        if source is None:
             continue
-        scale, channels = graph.scale(source), graph.weights(node).dims[_axis(node)]
+        scale, channels = graph.scale(source), graph.weights(node).dims[graph.channel_axis(node)]
         if scale is not None and scale.size != channels:
             yield node.name, f"weights have {scale.size} scales, not one for each of {channels} output channels"
 
 
 def axis(graph: Graph) -> Iterator[Fault]:
     for node in graph.weighted():
-        source = graph.source(node, 1)
-        if not graph._is(source, DQ):
+        source = graph.dequantizer(node, 1)
+        if source is None:
             continue
         scale = graph.scale(source)
         if scale is not None and scale.size > 1:
             given, rank = attribute(source, "axis", 1), len(graph.weights(node).dims)
-            if given % rank != _axis(node):
+            if given % rank != graph.channel_axis(node):
                 yield node.name, f"weights have their scales on axis {given}, not on that of output channels"
 
 
 def float_inputs(graph: Graph) -> Iterator[Fault]:
     """A layer with one side quantized runs in float like one with none, and pays for the conversion."""
     for node in graph.weighted():
-        (data, _), (weight, _) = graph.behind_casts(node, 0), graph.behind_casts(node, 1)
+        (data, _), (weight, _) = graph.behind(node, 0, "Cast"), graph.behind(node, 1, "Cast", "Transpose")
         if graph._is(weight, DQ) and not graph._is(data, DQ):
             yield node.name, f"the input of this {node.op_type} is float"
         if graph._is(data, DQ) and not graph._is(weight, DQ):
@@ -161,8 +175,8 @@ def float_inputs(graph: Graph) -> Iterator[Fault]:
 
 def stored_weights(graph: Graph) -> Iterator[Fault]:
     for node in graph.weighted():
-        source, weights = graph.source(node, 1), graph.weights(node)
-        if graph._is(source, DQ) and weights.data_type not in QUANTIZED_TYPES:
+        source, weights = graph.dequantizer(node, 1), graph.weights(node)
+        if source is not None and weights.data_type not in QUANTIZED_TYPES:
             yield node.name, "the weights are stored as float before their Q/DQ: four times the size"
 
 
@@ -224,8 +238,8 @@ def concatenations(graph: Graph) -> Iterator[Fault]:
 def casts(graph: Graph) -> Iterator[Fault]:
     for node in graph.weighted():
         for place, side in ((0, "input"), (1, "weights")):
-            made, cast = graph.behind_casts(node, place)
-            if cast and graph._is(made, DQ):
+            made, between = graph.behind(node, place, "Cast")
+            if between and graph._is(made, DQ):
                 yield node.name, f"a Cast between {DQ} and the {side} of this {node.op_type} keeps it in float"
 
 
@@ -233,13 +247,6 @@ def integer_operators(graph: Graph) -> Iterator[Fault]:
     for node in graph.nodes:
         if node.op_type in INTEGER_OPS:
             yield node.name, f"{node.op_type} is not Q/DQ, and NVIDIA's parser does not know it"
-
-
-def _axis(node: Any) -> int:
-    """Of the output channels in the weights: [K, N] in a MatMul and in a Gemm that does not transpose them."""
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    return WEIGHTED[node.op_type]
 
 
 QUANTIZED_TYPES = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,31 @@ def round_gemm_biases(model: Any) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     drop_unused(model)
+
+
+def transpose_weights(model: Any) -> None:
+    """Quantized weights [N, K] that are transposed after their DequantizeLinear are stored as [K, N]."""
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    maker = {name: node for node in graph.node for name in node.output}
+    nodes, turned = [], set()
+    for node in graph.node:
+        source = maker.get(node.input[0]) if node.op_type == "Transpose" else None
+        single = source is not None and readers[node.input[0]] == 1 and readers[source.input[0]] == 1
+        if source is None or source.op_type != "DequantizeLinear" or source.input[0] not in constants or not single:
+            nodes.append(node)
+            continue
+        weights = constants[source.input[0]]
+        (axis,) = (attribute for attribute in source.attribute if attribute.name == "axis")
+        axis.i = 1 - axis.i
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights).T.copy(), weights.name))
+        source.output[0] = node.output[0]
+        turned.add(weights.name)
+    for info in [info for info in graph.value_info if info.name in turned]:
+        graph.value_info.remove(info)  # it has the shape from before
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def drop_unused(model: Any) -> None:

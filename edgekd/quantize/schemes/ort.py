@@ -22,7 +22,7 @@ from edgekd.profile.devices import Device, has_vnni
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize._torchao import QuantizationSpec, QuantizationSpecBase, SharedQuantizationSpec
 from edgekd.quantize.schemes._base import MOVE, RELU, Scheme, adds_activations, annotate, quantized
-from edgekd.quantize.schemes._onnx import name_global_pools, round_gemm_biases
+from edgekd.quantize.schemes._onnx import name_global_pools, round_gemm_biases, transpose_weights
 
 
 class Ort(Scheme):
@@ -64,6 +64,7 @@ class Ort(Scheme):
 
     def finish(self, model: Any) -> None:
         name_global_pools(model)
+        transpose_weights(model)
         round_gemm_biases(model)
 
     def _surround(self, node: Node, inputs: dict[Node, QuantizationSpecBase]) -> None:

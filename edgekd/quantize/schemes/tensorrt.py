@@ -23,7 +23,7 @@ from torch.fx import GraphModule, Node
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize._torchao import QuantizationSpec, SharedQuantizationSpec
 from edgekd.quantize.schemes._base import COMPUTE, CONCAT, MOVE, Scheme, adds_activations, annotate, aten
-from edgekd.quantize.schemes._onnx import name_global_pools
+from edgekd.quantize.schemes._onnx import name_global_pools, transpose_weights
 
 LEAST = 16  # channels
 
@@ -64,6 +64,7 @@ class TensorRt(Scheme):
 
     def finish(self, model: Any) -> None:
         name_global_pools(model)
+        transpose_weights(model)
 
     def _read_by_integers(self, node: Node) -> bool:
         """Whether a quantized layer reads the values of `node`, moved or not."""
