@@ -75,6 +75,23 @@ SCHEMES = {
             opset=19,  # FP16 scales
         ),
         SchemeRow(
+            "fp8",
+            "edgekd.quantize.schemes.fp8:Fp8",
+            "TensorRT on sm_89 and later: E4M3 where tensorrt has INT8, with FP16 for the rest",
+            activations="E4M3 per tensor",
+            runtime="tensorrt",
+            precision="fp8",
+            opset=19,
+        ),
+        SchemeRow(
+            "int8-weight-only",
+            "edgekd.quantize.schemes.weight_only:WeightOnly",
+            "Any runtime: weights stored as INT8, computed in float; a quarter of the size, no faster",
+            activations="float",
+            runtime="onnxruntime",
+            precision="int8-weights",
+        ),
+        SchemeRow(
             "fp16",
             "edgekd.quantize.schemes.fp16:Fp16",
             "FP16 weights and activations, no integers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,11 @@ def export_fp32(
     opset: int,
     *,
     finish: Callable[[Any], None] | None = None,
+    translations: Mapping[Any, Any] | None = None,
 ) -> None:
     """Write `model`, taken in eval mode, to `path`; `finish` may edit the onnx.ModelProto before.
+
+    `translations` says how torch operators that the exporter does not know are written.
 
     The same weights give the same bytes. The file names neither source files nor directories of this machine.
     """
@@ -44,6 +47,7 @@ def export_fp32(
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=opset,
+            custom_translation_table=dict(translations or {}),
             verbose=False,
         )
     assert program is not None

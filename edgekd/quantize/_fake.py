@@ -87,6 +87,40 @@ class WeightFakeQuantize(_FakeQuantize):
         return cast(Tensor, _Round.apply(weight, self.scale, self.quant_min, self.quant_max))
 
 
+FP8_MAX = 448.0  # E4M3's largest number
+
+
+def round_fp8(x: Tensor, scale: Tensor) -> Tensor:
+    """x rounded to E4M3 in units of `scale`, and back."""
+    return (x / scale).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn).to(x.dtype) * scale
+
+
+class Fp8FakeQuantize(ActivationFakeQuantize):
+    """The same in E4M3: observers give the scale of an int8 range, whose end becomes E4M3's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _through(x, self.scale) if self.frozen else super().forward(x)
+
+    def freeze(self) -> None:
+        scale, zero_point = self.observer.calculate_qparams()
+        self.fix(scale * (self.quant_max / FP8_MAX), zero_point)
+
+
+class Fp8WeightFakeQuantize(WeightFakeQuantize):
+    """Weights [C, ...] in E4M3, the largest of a channel at its end."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        scale = weight.detach().abs().flatten(1).amax(1).div(FP8_MAX).clamp_min(EPS)
+        self.fix(scale, torch.zeros_like(scale))
+        return _through(weight, self.scale.view(-1, *[1] * (weight.ndim - 1)))
+
+
+def _through(x: Tensor, scale: Tensor) -> Tensor:
+    """Rounded to E4M3; the gradient passes as if it were not, inside the range."""
+    inside = x.clamp(-FP8_MAX * scale, FP8_MAX * scale)
+    return inside + (round_fp8(x.detach(), scale) - inside.detach())
+
+
 def learn_scale(quantizer: _FakeQuantize) -> nn.Parameter:
     """Make the scale of a calibrated quantizer a parameter (LSQ) and return it."""
     parameter = nn.Parameter(quantizer.scale.clone())

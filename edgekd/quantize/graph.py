@@ -20,7 +20,7 @@ from edgekd.errors import ModelError, RunError
 from edgekd.export.onnx import export_fp32
 from edgekd.models import build_model, read_state
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
-from edgekd.quantize._torchao import convert_pt2e, prepare_pt2e
+from edgekd.quantize._torchao import prepare_pt2e
 from edgekd.quantize.calibrators import CALIBRATORS
 from edgekd.quantize.schemes._base import Scheme
 
@@ -100,11 +100,11 @@ def scheme_of(checkpoint: Checkpoint) -> Scheme:
 
 def convert(checkpoint: Checkpoint) -> GraphModule:
     """The torch graph of integers and Q/DQ that ONNX receives: images [B, C, H, W] -> logits [B, K]."""
-    converted: GraphModule = convert_pt2e(rebuild(checkpoint))
-    return converted
+    return scheme_of(checkpoint).convert(rebuild(checkpoint))
 
 
 def export_quantized(checkpoint: Checkpoint, path: Path, opset: int) -> None:
     """Write the INT8 graph of a quantized checkpoint to the ONNX file `path`. Raises ModelError for a float one."""
-    finish = scheme_of(checkpoint).finish
-    export_fp32(convert(checkpoint), path, checkpoint.spec.input_shape, opset, finish=finish)
+    scheme, shape = scheme_of(checkpoint), checkpoint.spec.input_shape
+    graph = scheme.convert(rebuild(checkpoint))
+    export_fp32(graph, path, shape, opset, finish=scheme.finish, translations=scheme.translations)

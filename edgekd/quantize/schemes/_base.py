@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.fx import GraphModule, Node
@@ -14,6 +14,7 @@ from edgekd.quantize._torchao import (
     QuantizationAnnotation,
     QuantizationSpecBase,
     Quantizer,
+    convert_pt2e,
 )
 
 aten = torch.ops.aten
@@ -41,6 +42,8 @@ class Scheme(Quantizer):  # type: ignore[misc]
     `kept_float` names layers that are left alone, as `layer_name` has them.
     """
 
+    translations: ClassVar[dict[Any, Any]] = {}  # torch operators to ONNX, for the exporter
+
     def __init__(self, kept_float: Sequence[str] = ()) -> None:
         super().__init__()
         self.kept_float = frozenset(kept_float)
@@ -55,6 +58,11 @@ class Scheme(Quantizer):  # type: ignore[misc]
 
     def validate(self, model: GraphModule) -> None:
         """Nothing to refuse: what is not annotated stays float, and the lint says so."""
+
+    def convert(self, prepared: GraphModule) -> GraphModule:
+        """The calibrated graph with Q/DQ in place of its fake quantizers; `translations` are of its own operators."""
+        converted: GraphModule = convert_pt2e(prepared)
+        return converted
 
     def finish(self, model: Any) -> None:
         """Edit the onnx.ModelProto before it is written."""
