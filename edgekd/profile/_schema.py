@@ -68,7 +68,8 @@ def _explain(error: ValidationError, file: Path) -> TargetError:
     if first["type"] == "missing":
         return TargetError(f"{file}: {where} is required", _SOURCE_FIX if where.endswith(".source") else _FIX)
     if first["type"] == "unexpected_keyword_argument":
-        known = [f.name for f in fields(_SECTIONS.get(str(first["loc"][0]), Device)) if f.name != "name"]
+        section = _SECTIONS.get(str(first["loc"][0]), Device)
+        known = [f.name for f in fields(section) if section is not Device or f.name != "name"]
         return TargetError(f"{file}: unknown key {where}", _nearest(str(first["loc"][-1]), known))
     hint = "Put it in quotes: YAML reads 10.10 as the number 10.1." if first["type"] == "string_type" else _FIX
     return TargetError(f"{file}: {where}: {first['msg']}, got {first['input']!r}", hint)
@@ -89,7 +90,12 @@ def _contradictions(device: Device) -> Iterator[tuple[str, str, str]]:
             yield f"{where}.unit", f"{figure.unit!r} is not {UNITS[name]}", f"Convert the value to {UNITS[name]}."
         elif not math.isfinite(figure.value) or figure.value < 0 or (figure.value == 0 and figure.unit != "cores"):
             yield f"{where}.value", f"{figure.value:g} is no {name.replace('_', ' ')}", "Correct it, or leave it out."
-        elif not figure.source.strip():
+    sourced = {f"figures.{name}": figure.source for name, figure in device.figures.items()}
+    sourced |= {f"power_modes.{i}": mode.source for i, mode in enumerate(device.power_modes)}
+    sourced |= {"tensorrt": device.tensorrt.source} if device.tensorrt is not None else {}
+    sourced |= {"jetpack": device.jetpack.source} if device.jetpack is not None else {}
+    for where, source in sourced.items():
+        if not source.strip():
             yield f"{where}.source", "it is empty", _SOURCE_FIX
     for where, versions in (("tensorrt", device.tensorrt), ("jetpack", device.jetpack)):
         bounds = [v for v in (versions.min, versions.max) if v is not None] if versions is not None else []
