@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PROCESSOR := $(if $(filter aarch64 arm64,$(shell uname -m)),arm64-cpu,x86-cpu)
 
 .PHONY: demo test lint
 
 # Teacher, search, distillation, INT8 and latency on scikit-learn's digits: about two minutes, cached the second time.
 demo: $(INSTALLED)
-	$(BIN)/edgekd compress examples/quickstart.yaml --out runs/quickstart
+	$(BIN)/edgekd compress examples/quickstart.yaml --target $(PROCESSOR) --out runs/quickstart
 
 test: lint
 	$(BIN)/python -m pytest

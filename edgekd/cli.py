@@ -88,7 +88,7 @@ Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML fi
 Source = Annotated[Path | None, typer.Argument(metavar="[RUN|CONFIG]", help="A run directory, or a YAML file.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Data = Annotated[str | None, typer.Option(help="Folder, .npz, .parquet, sheet archive, or the word digits.")]
-Target = Annotated[str | None, typer.Option(help="Device to deploy on; `edgekd targets` lists them.")]
+Target = Annotated[str | None, typer.Option(help="Device to deploy on: of `edgekd targets`, or FILE.yaml.")]
 Teacher = Annotated[str | None, typer.Option(help="timm:NAME, torchvision:NAME or file:PATH; none: train one.")]
 Latency = Annotated[str | None, typer.Option(help="Limit of the INT8 student at batch 1: 2ms, 500us, 6x.")]
 Seed = Annotated[int | None, typer.Option(help="Of every random choice.")]
@@ -105,7 +105,7 @@ def _config(file: Path | None, assignments: list[str] | None, **flags: Any) -> R
 
 
 def _default_out(file: Path | None, config: RunConfig) -> Path:
-    return Path("runs") / (file.stem if file is not None else f"{Path(config.data).stem}-{config.target}")
+    return Path("runs") / (file.stem if file is not None else f"{Path(config.data).stem}-{Path(config.target).stem}")
 
 
 @contextmanager
@@ -311,7 +311,7 @@ def profile(
     config = ProfileConfig(**{key: value for key, value in options.items() if value is not None})
     with _working(None, json) as progress:
         reports = standalone.profile_onnx(source, target, config, progress=progress)
-    render.latency([report.summary() for report in reports], target, json)
+    render.latency([report.summary() for report in reports], reports[0].target, json)
 
 
 def _required(value: Any, option: str, what: str) -> Any:
@@ -452,17 +452,28 @@ app.add_typer(targets, name="targets")
 
 @targets.callback(invoke_without_command=True)
 def _targets(context: typer.Context, json: Json = False) -> None:
-    """The devices; what a search knows of one before it starts."""
+    """The devices; one in full; what a search knows of one before it starts."""
     from edgekd import render
     from edgekd.profile.devices import list_devices
 
     if context.invoked_subcommand is None:
-        render.rows(list_devices(), json, title="targets")
+        render.targets(list_devices(), json)
+
+
+@targets.command("show")
+def show_target(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the list, or FILE.yaml.")], json: Json = False
+) -> None:
+    """Every figure of a device with its unit and source; its power modes and JetPack releases."""
+    from edgekd import render
+    from edgekd.profile.devices import load_device
+
+    render.target(load_device(name), json)
 
 
 @targets.command()
 def calibrate(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="A device; `edgekd targets` lists them.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A device: of the list, or FILE.yaml.")],
     space: Annotated[
         str, typer.Option(help="Students to measure; `edgekd spaces` lists their spaces.")
     ] = "cifar-resnet",

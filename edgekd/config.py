@@ -220,7 +220,7 @@ class RunConfig(Section):
     """One run. Required: `data` and `target`."""
 
     data: str = Field(description="a folder, .npz, .parquet, sheet archive, or the word digits")
-    target: str = Field(description="a name that `edgekd targets` lists")
+    target: str = Field(description="a name that `edgekd targets` lists, or a YAML file of your own")
     teacher: Annotated[TeacherConfig, BeforeValidator(_teacher)] = Field(default_factory=TeacherConfig)
     teachers: tuple[Annotated[TeacherConfig, BeforeValidator(_teacher)], ...] = Field(
         (), description="more to distil from, together with the first, which search, QAD and the report go by"
@@ -267,7 +267,8 @@ def load_config(
 ) -> RunConfig:
     """Merge a YAML file, `a.b=c` assignments and flags (dotted keys; None is absent), later ones winning.
 
-    Relative `data` and `teacher` paths in the YAML are relative to the YAML file's directory. Raises ConfigError.
+    Relative `data`, `target`, `teacher` and method paths in the YAML are relative to the YAML file's directory. Raises
+    ConfigError.
     """
     record: dict[str, Any] = {}
     if file is not None:
@@ -307,6 +308,9 @@ def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
     data = record.get("data")
     if isinstance(data, str) and (directory / data).exists():
         record["data"] = str((directory / data).resolve())
+    target = record.get("target")
+    if isinstance(target, str) and target.endswith(".yaml"):
+        record["target"] = str((directory / target).resolve())
     for key in ("teacher", "teachers"):
         if key in record:
             record[key] = _anchor_teacher(record[key], directory)

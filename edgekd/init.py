@@ -50,8 +50,9 @@ def _relative(config: RunConfig, directory: Path) -> RunConfig:
         return teacher.model_copy(update={"source": f"file:{anchored(teacher.source[5:])}"})
 
     teachers = tuple(map(moved, config.teachers))
+    target = anchored(config.target) if config.target.endswith(".yaml") else config.target
     return config.model_copy(
-        update={"data": anchored(config.data), "teacher": moved(config.teacher), "teachers": teachers}
+        update={"data": anchored(config.data), "target": target, "teacher": moved(config.teacher), "teachers": teachers}
     )
 
 

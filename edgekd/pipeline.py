@@ -128,6 +128,11 @@ def explain(run: Path, genotype: str) -> dict[str, Any]:
     )
 
 
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a run, in their order."""
+    return TRAINED if config.teacher.source is None else STAGES
+
+
 def run_config(run: Path) -> RunConfig:
     """The config a run directory was made with."""
     file = run / "run.json"
@@ -165,7 +170,7 @@ def status(run: Path) -> list[dict[str, Any]]:
     """One row a stage: done, partial or missing, and its seconds."""
     config = run_config(run)
     rows = []
-    for name in Chain(config, run, NullProgress()).all_stages:
+    for name in stage_names(config):
         record = RunDirectory(run).record(name)
         partial = any(run.glob(f".{name}-*.partial"))
         state = "partial" if partial else "done" if record else "missing"
@@ -177,12 +182,13 @@ class Chain:
     """One run: what each stage needs, read back from the directories of the stages before it."""
 
     def __init__(self, config: RunConfig, out: Path, progress: Progress) -> None:
-        from edgekd.profile.devices import load_device
+        from edgekd.profile.devices import load_device, require_runnable
 
         self.config, self.out, self.progress = config, out, progress
         self.training = False  # with the other processes
         self.run = RunDirectory(out)
         self.device = load_device(config.target)
+        require_runnable(self.device)
         self.methods = method_choices(config.distill.method)
         for choice in self.methods:
             if ":" not in choice.name:  # else a user's own, imported where it is needed
@@ -196,7 +202,7 @@ class Chain:
 
     @property
     def all_stages(self) -> tuple[str, ...]:
-        return TRAINED if self.config.teacher.source is None else STAGES
+        return stage_names(self.config)
 
     def stages(self, until: str | None, start: str | None, force: Sequence[str]) -> list[str]:
         """The stages to go through. Raises ConfigError for a name that is none of them."""

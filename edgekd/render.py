@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgekd.profile.devices import Device, Figure
+
 
 def emit(record: Any) -> None:
     print(json.dumps(record, indent=2, default=str))
@@ -85,8 +87,12 @@ def space(record: Mapping[str, Any], as_json: bool) -> None:
     table("genes", {"place": "left", "choices": "left", "": "left"}, genes)
     named = [[name, f"{p['params']:,}", f"{p['macs']:,}", str(p["depth"])] for name, p in record["named"].items()]
     table("named points", {"name": "left", "params": "right", "MACs": "right", "depth": "right"}, named)
-    rules = [[r["scheme"], _cell(r["targets"]), r["name"], r["reason"]] for r in record["rules"]]
+    rules = [[r["scheme"], _few(r["targets"]), r["name"], r["reason"]] for r in record["rules"]]
     table("channels", {"scheme": "left", "targets": "left", "rule": "left", "why": "left"}, rules)
+
+
+def _few(names: Sequence[str]) -> str:
+    return _cell(names) if len(names) <= 3 else f"{len(names)} of `edgekd targets`"
 
 
 def point(record: Mapping[str, Any], as_json: bool) -> None:
@@ -150,6 +156,88 @@ def calibration(record: Mapping[str, Any], as_json: bool) -> None:
     table("fitted", {"operators": "left", "launch, us": "right", "GMAC/s": "right"}, families)
     print(f"{record['balance']:g} MACs in the time of a number moved; a measurement varies by {record['noise']:.1%}")
     print(f"kept in {record['path']}")
+
+
+KINDS = {"cpu": "processors", "jetson": "Jetson modules", "gpu": "GPUs"}
+
+
+def targets(devices: Sequence[Device], as_json: bool) -> None:
+    """The devices by kind, with what a student is chosen by; at most 100 columns."""
+    if as_json:
+        emit([device.to_json() for device in devices])
+        return
+    from edgekd.catalog import BACKENDS
+
+    numbers = ("memory", "memory_bandwidth", "peak_fp16", "peak_int8")
+    headings = {"name": "left", "SM": "left", "GB": "right", "GB/s": "right", "FP16": "right", "INT8": "right"}
+    for kind, title in KINDS.items():
+        lines = [
+            [
+                device.name,
+                device.sm or "-",
+                *(_number(device.figures.get(name)) for name in numbers),
+                " ".join(device.formats),
+            ]
+            for device in sorted(devices, key=lambda device: (device.compute_capability or 0, device.name))
+            if device.kind == kind
+        ]
+        table(f"{title} (kind {kind})", {**headings, "formats": "left"}, lines)
+    print("FP16 and INT8 are dense peaks in T(FL)OP/s; `edgekd targets show NAME` says where figures are from")
+    for backend in sorted({device.backend for device in devices} - set(BACKENDS)):
+        print(f"backend {backend} is not in this version: its targets can be looked at, not compressed for")
+
+
+def _number(value: Figure | float | None) -> str:
+    return "-" if value is None else f"{value if isinstance(value, int | float) else value.value:.6g}"
+
+
+def target(device: Device, as_json: bool) -> None:
+    """Everything a profile says, every figure with its unit and source, and what JetPack brings to the device."""
+    from edgekd.catalog import BACKENDS
+    from edgekd.profile.jetpack import releases
+
+    found = releases(device)
+    if as_json:
+        emit({**device.to_json(), "jetpacks": records(found)})
+        return
+    print(f"{device.name}: {device.title}\n")
+    gpu = f"{device.gpu_architecture or 'unknown'}, {device.sm}" if device.sm else None
+    facts = {
+        "kind": device.kind,
+        "backend": device.backend + ("" if device.backend in BACKENDS else " (not in this version)"),
+        "scheme": device.scheme,
+        "processor": device.architectures,
+        "requires": device.requires,
+        "gpu": gpu,
+        "formats": device.formats,
+    }
+    for key, value in facts.items():
+        if value:
+            print(f"{key:<10} {_cell(value)}")
+    for key, versions in (("tensorrt", device.tensorrt), ("jetpack", device.jetpack)):
+        if versions is not None:
+            print(f"{key:<10} {versions.min} to {versions.max or 'any later'} [{versions.source}]")
+    if device.figures:
+        columns = {"figure": "left", "value": "right", "unit": "left", "source": "left", "note": "left"}
+        lines = [
+            [name.replace("_", " "), _number(figure), figure.unit, figure.source, figure.note]
+            for name, figure in device.figures.items()
+        ]
+        table("\nfigures", columns, lines)
+    if device.power_modes:
+        headings = ("mode", "nvpmodel", "W", "GPU GHz", "source", "note")
+        lines = [
+            [mode.name, *map(_number, (mode.id, mode.watts, mode.gpu_clock)), mode.source, mode.note]
+            for mode in device.power_modes
+        ]
+        table("power modes", dict.fromkeys(headings, "left"), lines)
+    if found:
+        headings = ("JetPack", "L4T", "CUDA", "TensorRT", "Python", "source")
+        lines = [
+            [f"{r.first} to {r.last}" if r.first != r.last else r.first, r.l4t, r.cuda, r.tensorrt, r.python, r.source]
+            for r in found
+        ]
+        table("JetPack", dict.fromkeys(headings, "left"), lines)
 
 
 def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:

@@ -26,10 +26,11 @@ def quantize_checkpoint(
     """
     from edgekd.data import load_dataset
     from edgekd.models import resolve_teacher
-    from edgekd.profile.devices import load_device
+    from edgekd.profile.devices import load_device, require_runnable
     from edgekd.quantize import quantize
 
     device = load_device(config.target)
+    require_runnable(device)
     student = Checkpoint.load(path)
     if student.scheme is not None:
         raise ModelError(f"{path} is quantized already (scheme {student.scheme})", "Name a directory distill wrote.")

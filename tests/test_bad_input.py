@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from edgekd.catalog import BACKENDS
 from edgekd.cli import app
 from edgekd.data import load_dataset
 from edgekd.data.augment import Augment
@@ -165,6 +167,21 @@ def test_nan_in_an_npz(tmp_path: Path, out: Path) -> None:
 
 def test_unknown_target(out: Path) -> None:
     assert "x86-cpu" in refused(compress("--data", "digits", "--target", "x86-cpus", "--out", out), out, "x86-cpus")
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_target_whose_backend_is_missing(dry: tuple[str, ...], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(BACKENDS, "tensorrt", raising=False)
+    done = compress("--data", "nowhere", "--target", "jetson-orin-nano", "--out", out, *dry)
+    assert "edgekd export RUN/distill" in refused(done, out, "jetson-orin-nano", "no backend 'tensorrt'")
+    assert not list(out.parent.iterdir())
+
+
+def test_target_of_the_user_with_a_wrong_figure(tmp_path: Path, out: Path) -> None:
+    file = tmp_path / "my-board.yaml"
+    record = {"title": "x", "kind": "cpu", "backend": "onnxruntime-cpu", "scheme": "ort"}
+    file.write_text(json.dumps({**record, "figures": {"memory": {"value": 8, "unit": "GB"}}}))
+    refused(compress("--data", "digits", "--target", file, "--out", out), out, str(file), "figures.memory.source")
 
 
 def test_latency_no_student_can_meet(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,58 @@ def test_a_point_that_the_target_excludes(monkeypatch: pytest.MonkeyPatch) -> No
     assert "Write depths=1,1,1 widths=16,16,16" in refused.stderr
 
 
+def test_targets_are_a_table_by_kind() -> None:
+    shown = edgekd("targets").stdout
+    assert all(len(line.rstrip()) <= 100 for line in shown.splitlines())
+    (line,) = [line.split() for line in shown.splitlines() if line.strip().startswith("jetson-agx-orin-64gb ")]
+    assert line[1:] == ["sm_87", "64", "204.8", "42.6", "85.2", "fp32", "fp16", "bf16", "int8", "int4"]
+    titles = [shown.index(f"(kind {kind})") for kind in ("cpu", "jetson", "gpu")]
+    assert titles == sorted(titles) and titles[0] < shown.index("x86-cpu") < titles[1]
+
+
+def test_one_target_with_every_source() -> None:
+    record = json.loads(edgekd("targets", "show", "jetson-agx-orin-64gb", "--json").stdout)
+    assert record["compute_capability"] == 8.7 and record["jetpacks"][0]["tensorrt"] == "8.4.1"
+    shown = edgekd("targets", "show", "jetson-agx-orin-64gb").stdout
+    for name, figure in record["figures"].items():
+        line = next(line for line in shown.splitlines() if line.strip().startswith(name.replace("_", " ")))
+        assert f"{figure['value']:g}" in line and figure["unit"] in line and figure["source"] in line
+    for text in ("Ampere, sm_87", "8.4.1 to 11.4.1", "5.0.2 to 7.2.2", "MAXN", "0.62475", "36.4.0 to 36.5"):
+        assert text in shown
+    plain = edgekd("targets", "show", "x86-cpu").stdout
+    assert "requires   avx2" in plain and "figures" not in plain and "jetpack" not in plain
+    unknown = edgekd("targets", "show", "x86-cup")
+    assert unknown.exit_code == 2 and "Known: x86-cpu" in unknown.stderr
+
+
+@pytest.fixture
+def own_target(tmp_path: Path) -> Path:
+    """A profile of the user's, for this machine."""
+    file = tmp_path / "my-box.yaml"
+    facts = {"title": "My box", "kind": "cpu", "backend": "onnxruntime-cpu", "scheme": "ort"}
+    file.write_text("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    return file
+
+
+def test_a_profile_of_the_users_stands_where_a_name_does(
+    own_target: Path, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(edgekd("targets", "show", own_target, "--json").stdout)["title"] == "My box"
+    point = ("spaces", "check", "cifar-resnet", "resnet20", "--target", own_target)
+    assert edgekd(*point).exit_code == 0
+    done = edgekd("compress", "--data", "digits", "--target", own_target)
+    assert done.exit_code == 0 and calls[0]["out"] == Path("runs/digits-my-box")
+    (own_target.parent / "configs").mkdir()
+    monkeypatch.chdir(own_target.parent)
+    file = Path("configs/mine.yaml")
+    assert edgekd("init", file, "--data", "digits", "--target", "my-box.yaml").exit_code == 0
+    assert "target: ../my-box.yaml" in file.read_text() and load_config(file).target == str(own_target)
+    own_target.write_text(own_target.read_text().replace("ort", "orc"))
+    for command in (("targets", "show", own_target), point, ("targets", "calibrate", own_target)):
+        refused = edgekd(*command)
+        assert refused.exit_code == 2 and "my-box.yaml: scheme: Input should be" in refused.stderr
+
+
 def test_a_target_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgekd.search import latency_calibration
 

@@ -86,6 +86,13 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.
     assert config.data == str(tmp_path / "images") and config.teacher.source == f"file:{tmp_path / 'net.pt'}"
 
 
+def test_a_target_of_the_users_is_found_from_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "boards").mkdir()
+    file = write(tmp_path, "data: digits\ntarget: boards/my-board.yaml\n")
+    assert load_config(file).target == str(tmp_path / "boards" / "my-board.yaml")
+    assert load_config(file, flags={"target": "./other.yaml"}).target == "./other.yaml"
+
+
 def test_a_teacher_may_be_a_word() -> None:
     config = load_config(None, ["teacher=timm:resnet18", "teacher.arch=resnet8"], NEEDED)
     assert (config.teacher.source, config.teacher.arch) == ("timm:resnet18", "resnet8")

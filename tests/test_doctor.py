@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from edgekd import doctor
 from edgekd.doctor import diagnose
+from edgekd.profile import list_devices
 
 
 def test_every_check_says_what_it_found_and_a_failed_one_what_to_do(tmp_path: Path) -> None:
@@ -32,3 +34,12 @@ def test_a_processor_that_lacks_an_instruction_set_cannot_be_the_target(monkeypa
     monkeypatch.setattr(doctor, "isa_features", frozenset)
     (check,) = [check for check in doctor._targets() if check.name == "target x86-cpu"]
     assert not check.ok and "avx2" in check.detail and check.fix
+
+
+def test_targets_of_other_machines_are_no_fault_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {check.name: check for check in doctor._targets()}
+    assert "target x86-cpu" in names and not {"target arm64-cpu", "target jetson-orin-nano"} & set(names)
+    assert names["other targets"].ok and str(len(list_devices()) - 1) in names["other targets"].detail
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    (none,) = doctor._targets()
+    assert not none.ok and none.fix

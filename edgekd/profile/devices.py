@@ -9,14 +9,34 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, Literal
 
 from edgekd.artifacts import Artifact
+from edgekd.catalog import BACKENDS
 from edgekd.errors import TargetError
+from edgekd.stage import fingerprint
 
 PROFILES = Path(__file__).parent.parent / "profiles"
+
+Format = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "fp4"]
+
+# Every figure a profile may state, and its unit. Peaks are dense, at the highest clock, of the GPU without its DLAs.
+UNITS = {
+    "memory": "GB",
+    "memory_bandwidth": "GB/s",
+    "sms": "SMs",
+    "gpu_clock": "GHz",
+    "tensor_cores": "cores",
+    "peak_fp32": "TFLOP/s",
+    "peak_fp16": "TFLOP/s",
+    "peak_fp8": "TFLOP/s",
+    "peak_int8": "TOP/s",
+    "dla_cores": "cores",
+    "dla_clock": "GHz",
+    "dla_int8": "TOP/s",
+    "dla_int8_sparse": "TOP/s",
+    "power": "W",
+}
 
 # The instruction sets that decide which kernels a runtime picks, by the names of /proc/cpuinfo.
 _ISA = {
@@ -32,50 +52,149 @@ _ISA = {
     "asimddp": "dotprod",
     "i8mm": "i8mm",
 }
+# For pydantic, which reads profiles and is not imported here: the measuring process has no use for it.
+_NO_OTHER_KEYS = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A physical limit: its number, its unit of `UNITS`, where it is from, and what to know before using it."""
+
+    __pydantic_config__ = _NO_OTHER_KEYS
+    value: float
+    unit: str
+    source: str  # a document, `computed: ...` from other figures, or `from memory`, which nobody has checked
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class VersionRange:
+    """Versions from `min` to `max`, such as "8.4.1" to "10.3.0"; without `max` no end is known."""
+
+    __pydantic_config__ = _NO_OTHER_KEYS
+    min: str
+    source: str
+    max: str | None = None
+
+
+@dataclass(frozen=True)
+class PowerMode:
+    """A mode of a Jetson's `nvpmodel`: its number there, its budget in W and the GPU's clock in GHz, where known."""
+
+    __pydantic_config__ = _NO_OTHER_KEYS
+    name: str
+    source: str
+    id: int | None = None
+    watts: float | None = None
+    gpu_clock: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Device(Artifact):
     """A target: what runs there, where it is, its numeric formats and physical limits.
 
-    `backend` and `scheme` are rows of `edgekd.catalog`; `requires` lists instruction sets as `isa_features` names
-    them; `limits` holds whatever the profile knows (units in the key, such as `memory_gb`).
+    `backend` and `scheme` are rows of `edgekd.catalog`, of which not all are written yet. `architectures` are machine
+    names of its processor, `requires` instruction sets as `isa_features` names them; `formats` are the numeric formats
+    its arithmetic units take. `tensorrt` and `jetpack` are the versions that support it, `figures` go by `UNITS`.
     """
 
+    __pydantic_config__ = _NO_OTHER_KEYS
     name: str
     title: str
-    kind: str  # cpu | gpu | jetson
-    backend: str
-    scheme: str
+    kind: Literal["cpu", "gpu", "jetson"]
+    backend: Literal["onnxruntime-cpu", "tensorrt"]
+    scheme: Literal["ort", "tensorrt"]
     host: str = "local"
     architectures: tuple[str, ...] = ()
-    formats: tuple[str, ...] = ("fp32",)
+    formats: tuple[Format, ...] = ("fp32",)
     requires: tuple[str, ...] = ()
-    limits: dict[str, float] = field(default_factory=dict)
+    gpu_architecture: str | None = None
+    compute_capability: float | None = None
+    tensorrt: VersionRange | None = None
+    jetpack: VersionRange | None = None
+    power_modes: tuple[PowerMode, ...] = ()
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    @property
+    def sm(self) -> str | None:
+        """The compute capability as compilers write it: `sm_87`."""
+        return None if self.compute_capability is None else f"sm_{10 * self.compute_capability:.0f}"
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Device:
+        from edgekd.profile._schema import validate
+
+        return validate(record)
+
+    def fingerprint(self) -> str:
+        """Content: another title, source or note of the same figures does not make another device."""
+        return fingerprint(_without_prose(self.to_json()))
+
+
+def _without_prose(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_prose(v) for k, v in value.items() if k not in ("title", "source", "note")}
+    return [_without_prose(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def version_parts(version: str) -> tuple[int, ...]:
+    """(10, 3, 0) of "10.3.0": such tuples compare as versions do."""
+    return tuple(map(int, version.split(".")))
 
 
 def list_devices() -> list[Device]:
     """Every target in `profiles/`, by name."""
-    return [_read(file) for file in sorted(PROFILES.glob("*.yaml"))]
+    return [load_device(name) for name in _names()]
 
 
-def load_device(name: str) -> Device:
-    """The target called `name`. Raises TargetError with the nearest names when there is none."""
-    names = sorted(file.stem for file in PROFILES.glob("*.yaml"))
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=3) or names
+def load_device(target: str) -> Device:
+    """The target of that name, or the one that a user's own `./my-board.yaml` describes.
+
+    Raises TargetError with the nearest names when there is none, or with the field of the file that is wrong.
+    """
+    from edgekd.profile._schema import read_profile
+
+    if target.endswith(".yaml"):
+        return read_profile(Path(target))
+    names = _names()
+    if target not in names:
+        near = difflib.get_close_matches(target, names, n=3) or [name for name in names if target.lower() in name]
+        known = f"Known: {', '.join(near)}. " if near else ""
         raise TargetError(
-            f"target: unknown device {name!r}", f"Known: {', '.join(near)}. `edgekd targets` lists them all."
+            f"target: unknown device {target!r}",
+            f"{known}`edgekd targets` lists them all; a file of your own ends in .yaml.",
         )
-    return _read(PROFILES / f"{name}.yaml")
+    return read_profile(PROFILES / f"{target}.yaml")
 
 
-def _read(file: Path) -> Device:
-    record: Any = yaml.safe_load(file.read_text())
-    try:
-        return Device.from_json({**record, "name": file.stem})
-    except TypeError as error:
-        raise TargetError(f"profiles/{file.name}: {error}", "Compare it with profiles/x86-cpu.yaml.") from None
+def _names() -> list[str]:
+    return sorted(file.stem for file in PROFILES.glob("*.yaml"))
+
+
+def obstacle(device: Device) -> tuple[str, str] | None:
+    """Why nothing can be built or measured for `device` from here, and what can be done; None where it can."""
+    machine = platform.machine()
+    if device.backend not in BACKENDS:
+        return (
+            f"target {device.name}: this version has no backend {device.backend!r} to build, run and measure with",
+            f"Its backends: {', '.join(BACKENDS)}. What can be done already: `edgekd compress --until distill` with a "
+            "processor as target trains a student, `edgekd export RUN/distill --out DIR` writes its FP32 ONNX, and "
+            f"`edgekd spaces check SPACE STUDENT --target {device.name}` says whether its channels suit the target.",
+        )
+    if device.host == "local" and device.architectures and machine not in device.architectures:
+        return (
+            f"target {device.name} is for {', '.join(device.architectures)}, and this machine is {machine}",
+            "Run it on such a machine, or choose another of `edgekd targets`.",
+        )
+    return None
+
+
+def require_runnable(device: Device) -> None:
+    """Raises TargetError where `obstacle` finds one."""
+    found = obstacle(device)
+    if found is not None:
+        raise TargetError(*found)
 
 
 @cache
@@ -98,7 +217,7 @@ def isa_features() -> frozenset[str]:
 
 def has_vnni() -> bool:
     """Whether 8-bit dot products are one instruction: without it INT8 gains less over FP32."""
-    return bool({"avx512_vnni", "avx_vnni", "amx_int8"} & isa_features())
+    return bool({"avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm"} & isa_features())
 
 
 def has_bf16() -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.artifacts import LatencyReport, OnnxModel
 from edgekd.catalog import BACKENDS, find
 from edgekd.profile._client import WorkerClient
-from edgekd.profile.devices import Device, device_identity, usable_cores
+from edgekd.profile.devices import Device, device_identity, require_runnable, usable_cores
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import fingerprint, write_json
 
@@ -45,8 +45,10 @@ def measure_all(
 
     The models take turns of 20 runs, so a noisy neighbour slows all of them alike and their ratios hold. With
     `state`, a directory, a finished batch is kept in `batch-N.json` and a killed run goes on after it. Raises
-    BackendError when the runtime refuses a graph, runs it elsewhere, or its process dies.
+    BackendError when the runtime refuses a graph, runs it elsewhere, or its process dies; TargetError when `device`
+    cannot be measured from here.
     """
+    require_runnable(device)
     protocol = {
         "models": [model.fingerprint() for model in models],
         "device": device_identity(device),

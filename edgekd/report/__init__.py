@@ -57,7 +57,7 @@ def collect(run: Path) -> dict[str, Any]:
         teacher["top1"] = row["value"]
     return {
         "schema": 1,
-        "target": config.get("target"),
+        "target": Path(config["target"]).stem if "target" in config else None,  # a user's own is called as its file
         "data": record.get("data") or {"name": config.get("data")},
         "verdict": verdict(ledger, latency),
         "teacher": teacher,
