@@ -314,6 +314,24 @@ def profile(
     render.latency([report.summary() for report in reports], reports[0].target, json)
 
 
+@app.command()
+def lint(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any Q/DQ graph, whoever exported it.")],
+    target: Target = None,
+    build: Annotated[bool, typer.Option(help="Have NVIDIA's parser and builder try it, where installed.")] = True,
+    json: Json = False,
+) -> None:
+    """Find what keeps a quantized graph from running in integers on the target; exit code 1 if anything does."""
+    from edgekd import render, standalone
+
+    target = _required(target, "--target", "device")
+    with _working(None, json):
+        record = standalone.lint_onnx(model, target, build=build)
+    render.lint(record, json)
+    if not record["clean"]:
+        raise typer.Exit(1)
+
+
 def _required(value: Any, option: str, what: str) -> Any:
     if value is None:
         raise typer.BadParameter(f"name the {what}", param_hint=option)

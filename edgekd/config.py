@@ -193,6 +193,9 @@ class QuantizeConfig(Section):
     scheme: str | None = Field(None, description="null: the target's own")
     calibration: int = Field(512, ge=1, description="training images the ranges are calibrated on")
     calibrator: Literal["minmax", "percentile", "mse", "entropy"] = Field("mse", description="how a range is read off")
+    weight_bits: int | None = Field(
+        None, ge=2, le=8, description="null: what the runtime takes; below 7 simulated, in INT8 storage"
+    )
     budget: float | None = Field(
         None,
         ge=0,

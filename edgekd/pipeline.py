@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd import processes
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
-from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find, opset_of
+from edgekd.catalog import METHODS, SCORERS, SPACES, find, opset_of
 from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
@@ -182,7 +182,7 @@ class Chain:
     """One run: what each stage needs, read back from the directories of the stages before it."""
 
     def __init__(self, config: RunConfig, out: Path, progress: Progress) -> None:
-        from edgekd.profile.devices import load_device, require_runnable
+        from edgekd.profile.devices import load_device, require_runnable, scheme_for
 
         self.config, self.out, self.progress = config, out, progress
         self.training = False  # with the other processes
@@ -195,7 +195,7 @@ class Chain:
                 find(METHODS, "distill.method", choice.name)
         find(SCORERS, "search.scorer", config.search.scorer)
         find(SPACES, "search.space", config.search.space)
-        self.scheme = find(SCHEMES, "quantize.scheme", config.quantize.scheme or self.device.scheme).name
+        self.scheme = scheme_for(self.device, config.quantize.scheme).name
         opset_of(self.scheme, config.export.opset)
 
     # --- what is asked for ---------------------------------------------------------------------------------------

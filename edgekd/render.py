@@ -283,6 +283,27 @@ def latency(entries: Sequence[Mapping[str, Any]], target: str, as_json: bool) ->
     _console().print(latency_table({"target": target, "latency": entries}))
 
 
+def lint(record: Mapping[str, Any], as_json: bool) -> None:
+    """Counts, what is wrong, what stays float, and the word of NVIDIA's builder."""
+    if as_json:
+        emit(record)
+        return
+    print(f"{record['model']} for {record['target']} ({record['runtime']}): {record['line']}")
+    for problem in record["problems"]:
+        print(f"  wrong  {problem}")
+    for island in record["float_islands"]:
+        print(f"  float  {island}")
+    builder = record.get("builder", {})
+    if "skipped" in builder:
+        print(f"not built: {builder['skipped']}")
+    elif "refused" in builder:
+        print(f"  wrong  {builder['refused']}")
+    elif builder:
+        sm, size = builder["compute_capability"], builder["plan_bytes"] / 1e6
+        print(f"TensorRT-RTX {builder['version']} built it for sm_{sm} in {builder['seconds']:.1f} s: {size:.2f} MB")
+    print("nothing is wrong with it" if record["clean"] else "it will not run as it should")
+
+
 def artifact(item: Any, as_json: bool) -> None:
     """Where an artifact is, and what it says of itself."""
     record = item.to_json()

@@ -5,11 +5,12 @@ Each fills `OUT/<stage>/` like the same stage of a run does: whole or absent, re
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from edgekd.artifacts import Checkpoint, LatencyReport, OnnxModel
-from edgekd.catalog import SCHEMES, find, opset_of
+from edgekd.catalog import SCHEMES, opset_of
 from edgekd.config import ExportConfig, ProfileConfig, RunConfig
 from edgekd.errors import ModelError
 from edgekd.progress import NullProgress, Progress
@@ -26,11 +27,12 @@ def quantize_checkpoint(
     """
     from edgekd.data import load_dataset
     from edgekd.models import resolve_teacher
-    from edgekd.profile.devices import load_device, require_runnable
+    from edgekd.profile.devices import load_device, scheme_for
     from edgekd.quantize import quantize
 
     device = load_device(config.target)
-    require_runnable(device)
+    scheme = scheme_for(device, config.quantize.scheme)
+    opset = opset_of(scheme.name, config.export.opset)
     student = Checkpoint.load(path)
     if student.scheme is not None:
         raise ModelError(f"{path} is quantized already (scheme {student.scheme})", "Name a directory distill wrote.")
@@ -46,8 +48,6 @@ def quantize_checkpoint(
         if config.teacher.source is not None
         else replace(student.spec, weights=str(student.weights))
     )
-    scheme = find(SCHEMES, "quantize.scheme", config.quantize.scheme or device.scheme)
-    opset = opset_of(scheme.name, config.export.opset)
     inputs = {
         "student": student.fingerprint(),
         "teacher": teacher.fingerprint(),
@@ -122,6 +122,37 @@ def profile_onnx(
         threads=config.threads,
         progress=progress or NullProgress(),
     )
+
+
+def lint_onnx(path: Path, target: str, *, build: bool = True) -> dict[str, Any]:
+    """What keeps a Q/DQ graph, whoever made it, from running in its format on `target`.
+
+    The record of the lint, and `builder`: what NVIDIA's parser and builder say for the target's SM, or why they were
+    not asked; `clean` is False where either found something.
+    """
+    from edgekd.catalog import SCHEMES
+    from edgekd.errors import BackendError
+    from edgekd.export import tensorrt_rtx
+    from edgekd.profile.devices import load_device
+    from edgekd.quantize.lint import lint
+
+    device = load_device(target)
+    runtime = SCHEMES[device.scheme].runtime
+    read_onnx(path)
+    report = lint(path, runtime, device=device)
+    record: dict[str, Any] = {"model": str(path), "target": device.name, "runtime": runtime, **report.to_json()}
+    if runtime == "tensorrt":
+        why = tensorrt_rtx.unable(device) if build else "--no-build"
+        if why is not None:
+            record["builder"] = {"skipped": why}
+        else:
+            capability = round(10 * (device.compute_capability or 0))
+            try:
+                record["builder"] = asdict(tensorrt_rtx.build(path, capability))
+            except BackendError as error:
+                record["builder"] = {"refused": error.what}
+    record["clean"] = report.clean and "refused" not in record.get("builder", {})
+    return record
 
 
 def read_onnx(path: Path) -> OnnxModel:

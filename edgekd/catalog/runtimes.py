@@ -21,6 +21,8 @@ class SchemeRow(Row):
     runtime: str
     precision: str = "int8"  # names the graph: student-int8.onnx
     opset: int = OPSET  # the first that has what it needs
+    formats: tuple[str, ...] = ("int8",)  # that the device must have
+    waived: tuple[str, ...] = ()  # rules of the lint that it breaks on purpose
 
 
 def opset_of(scheme: str | None, wanted: int | None) -> int:
@@ -73,6 +75,7 @@ SCHEMES = {
             runtime="tensorrt",
             precision="int8-fp16",
             opset=19,  # FP16 scales
+            formats=("int8", "fp16"),
         ),
         SchemeRow(
             "fp8",
@@ -82,6 +85,7 @@ SCHEMES = {
             runtime="tensorrt",
             precision="fp8",
             opset=19,
+            formats=("fp8", "fp16"),
         ),
         SchemeRow(
             "int8-weight-only",
@@ -90,6 +94,8 @@ SCHEMES = {
             activations="float",
             runtime="onnxruntime",
             precision="int8-weights",
+            formats=(),
+            waived=("float input",),
         ),
         SchemeRow(
             "fp16",
@@ -98,6 +104,7 @@ SCHEMES = {
             activations="fp16",
             runtime="tensorrt",
             precision="fp16",
+            formats=("fp16",),
         ),
     )
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.errors import BackendError
+from edgekd.profile.devices import Device
 
 COMPUTE_CAPABILITIES = (75, 80, 86, 89, 120, 121)  # Turing, A100, Ampere, Ada, Blackwell; not Orin, Hopper or Thor
 PATIENCE_S = 1800
@@ -34,6 +35,15 @@ def available() -> bool:
     return find_spec("tensorrt_rtx") is not None
 
 
+def unable(device: Device) -> str | None:
+    """Why no engine can be built for `device`; None where one can."""
+    if not available():
+        return "TensorRT-RTX is not installed: pip install 'edgekd[tensorrt-rtx]'"
+    if round(10 * (device.compute_capability or 0)) not in COMPUTE_CAPABILITIES:
+        return f"TensorRT-RTX builds nothing for {device.sm}"
+    return None
+
+
 def build(
     onnx: Path, compute_capability: int, plan: Path | None = None, batch: tuple[int, int, int] = (1, 1, 1)
 ) -> RtxBuild:
@@ -42,7 +52,7 @@ def build(
     Writes the engine to `plan` where one is given. Raises BackendError with NVIDIA's words where it refuses.
     """
     if not available():
-        raise BackendError("TensorRT-RTX is not installed", "Run pip install tensorrt-rtx-cu13.")
+        raise BackendError("TensorRT-RTX is not installed", "Run pip install 'edgekd[tensorrt-rtx]'.")
     if compute_capability not in COMPUTE_CAPABILITIES:
         known = ", ".join(map(str, COMPUTE_CAPABILITIES))
         raise BackendError(f"TensorRT-RTX builds nothing for sm_{compute_capability}", f"It builds for {known}.")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.artifacts import Artifact
-from edgekd.catalog import BACKENDS
-from edgekd.errors import TargetError
+from edgekd.catalog import BACKENDS, SCHEMES, SchemeRow, find
+from edgekd.errors import ConfigError, TargetError
 from edgekd.stage import fingerprint
 
 PROFILES = Path(__file__).parent.parent / "profiles"
@@ -104,7 +104,7 @@ class Device(Artifact):
     title: str
     kind: Literal["cpu", "gpu", "jetson"]
     backend: Literal["onnxruntime-cpu", "tensorrt"]
-    scheme: Literal["ort", "tensorrt"]
+    scheme: Literal["ort", "int8-weight-only", "tensorrt", "int8+fp16", "fp8", "fp16"]
     host: str = "local"
     architectures: tuple[str, ...] = ()
     formats: tuple[Format, ...] = ("fp32",)
@@ -188,6 +188,30 @@ def obstacle(device: Device) -> tuple[str, str] | None:
             "Run it on such a machine, or choose another of `edgekd targets`.",
         )
     return None
+
+
+def scheme_for(device: Device, wanted: str | None) -> SchemeRow:
+    """The quantization scheme `wanted`, or the device's own. Raises ConfigError where the device has no use for it."""
+    row = find(SCHEMES, "quantize.scheme", wanted or device.scheme)
+    runtime, fitting = SCHEMES[device.scheme].runtime, ", ".join(schemes(device))
+    if row.runtime != runtime:
+        raise ConfigError(
+            f"quantize.scheme: {row.name} is for {row.runtime}, and {device.name} runs {runtime}",
+            f"Choose of {fitting}, or null for {device.scheme}.",
+        )
+    missing = [name for name in row.formats if name not in device.formats]
+    if missing:
+        raise ConfigError(
+            f"quantize.scheme: {row.name} needs {' and '.join(missing)}, which {device.sm or device.name} has not",
+            f"Choose of {fitting}.",
+        )
+    return row
+
+
+def schemes(device: Device) -> list[str]:
+    """The names of the schemes whose runtime and number formats `device` has."""
+    runtime, formats = SCHEMES[device.scheme].runtime, set(device.formats)
+    return [row.name for row in SCHEMES.values() if row.runtime == runtime and formats >= set(row.formats)]
 
 
 def require_runnable(device: Device) -> None:

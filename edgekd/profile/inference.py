@@ -21,21 +21,22 @@ def predict(
     std: Sequence[float],
     device: Device,
     batch: int = 100,
+    backend: str | None = None,
 ) -> NDArray[np.float32]:
     """Logits float32 [N, K] for uint8 images [N, H, W, C], normalised with `mean` and `std` of images/255.
 
     Runs in this process on all its cores; raises BackendError when the runtime refuses the graph or the images, or
-    would run elsewhere than on `device`.
+    would run elsewhere than on `device`. `backend` names another runtime than the device's own.
     """
     if not isinstance(model, OnnxModel):
         shape = (images.shape[3], images.shape[1], images.shape[2])
         model = OnnxModel(str(model), Path(model).stem, "unknown", 0, shape)
-    backend: Any = find(BACKENDS, "device.backend", device.backend).load()()
+    runtime: Any = find(BACKENDS, "device.backend", backend or device.backend).load()()
     # one multiply-add an image: (x/255 - mean)/std = x * scale + shift
     scale = (1 / (255 * np.asarray(std, np.float64))).astype(np.float32)
     shift = (-np.asarray(mean, np.float64) / np.asarray(std, np.float64)).astype(np.float32)
     rows = []
-    with backend.open(backend.build(model, device), threads=len(usable_cores())) as session:
+    with runtime.open(runtime.build(model, device), threads=len(usable_cores())) as session:
         (name,) = session.inputs
         for start in range(0, len(images), batch):
             part = images[start : start + batch].astype(np.float32) * scale + shift

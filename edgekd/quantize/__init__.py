@@ -14,13 +14,13 @@ from torch.fx import GraphModule
 
 from edgekd import processes
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
-from edgekd.catalog import BACKENDS, SCHEMES, find
+from edgekd.catalog import BACKENDS
 from edgekd.config import QuantizeConfig
 from edgekd.data.augment import normalise
 from edgekd.errors import ConfigError
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import measure_all
-from edgekd.profile.devices import Device
+from edgekd.profile.devices import Device, scheme_for
 from edgekd.progress import Progress
 from edgekd.quantize import mixed
 from edgekd.quantize._judge import Judge
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LintReport", "convert", "export_quantized", "lint", "quantize"]
 
 CALIBRATION_BATCH = 64
+SIMULATED = 7  # bits below which weights are in no kernel's format; 7 are those of processors without VNNI
 
 
 def quantize(
@@ -58,13 +59,12 @@ def quantize(
     measured by the runtime on its exported graph, is kept; a tie goes to the lower KL to the teacher and the float
     student (QAD's own loss). The test split is never read.
     """
-    row = find(SCHEMES, "quantize.scheme", config.scheme or device.scheme)
-    options = row.load().options(device)
+    row = scheme_for(device, config.scheme)
+    options = row.load().options(device, config.weight_bits)
     float_student, float_teacher = load_checkpoint(student), build_model(teacher)
-    backend = BACKENDS.get(device.backend)
-    here = backend is not None and backend.runtime == row.runtime
-    runner = device if here else replace(device, backend="onnxruntime-reference")
-    judge = Judge((float_student, float_teacher), (student.spec, teacher), data, runner, config.qad)
+    here = device.backend in BACKENDS
+    backend = device.backend if here else "onnxruntime-reference"
+    judge = Judge((float_student, float_teacher), (student.spec, teacher), data, device, backend, config.qad)
     images = _calibration(data, config.calibration, seed)
 
     def calibrated() -> GraphModule:
@@ -85,11 +85,13 @@ def quantize(
     def finish(kind: str, prepared: GraphModule, started: float) -> dict[str, Any]:
         graph = out / f"student-{kind}.onnx"
         figures = write(prepared, out / kind, graph)
-        found = lint(graph, row.runtime).to_json()
+        found = lint(graph, row.runtime, waived=row.waived).to_json()
         return {**figures, "lint": found, "seconds": time.perf_counter() - started}
 
     record: dict[str, Any] = {"scheme": row.name, **options, "calibration": len(images), "fp32": judge.fp32}
-    record["measured_with"] = runner.backend
+    record["measured_with"] = backend
+    if options.get("weight_bits", 8) < SIMULATED:
+        record["simulated"] = f"{options['weight_bits']}-bit weights in INT8 storage: no runtime executes them as such"
     if config.budget is not None and not here:
         raise ConfigError(
             f"quantize.budget: {row.runtime} is not here, so the latency of layers on {device.name} cannot be measured",
@@ -155,6 +157,13 @@ def quantize(
 
 
 def _calibration(data: Dataset, n: int, seed: int) -> NDArray[np.uint8]:
-    """`n` training images, not augmented, drawn from the seed: [n, H, W, C]."""
+    """`n` training images, not augmented, drawn from the seed: [n, H, W, C]. Raises ConfigError for one class alone."""
     order = np.random.default_rng([*b"calibration", seed]).permutation(len(data.train))
-    return data.train.images[np.sort(order[:n])]
+    chosen = np.sort(order[:n])
+    (first, *others) = np.unique(data.train.labels[chosen])
+    if not others:
+        raise ConfigError(
+            f"quantize.calibration: its {len(chosen)} images are all of class {data.classes[int(first)]}",
+            "Raise it: ranges have to hold for every class.",
+        )
+    return data.train.images[chosen]

@@ -28,9 +28,10 @@ class Judge:
         specs: tuple[ModelSpec, ModelSpec],
         data: Dataset,
         device: Device,
+        backend: str,
         config: QadConfig,
     ) -> None:
-        self.spec, self.val, self.device, self.config = specs[0], data.val, device, config
+        self.spec, self.val, self.device, self.backend, self.config = specs[0], data.val, device, backend, config
         own, teacher = (
             predict_torch(network, data.val.images, spec.mean, spec.std)
             for network, spec in zip(networks, specs, strict=True)
@@ -39,7 +40,7 @@ class Judge:
         self.fp32 = {"val_top1": top1(own, data.val.labels), "val_kl": self.kl(self.student)}
 
     def __call__(self, graph: Path) -> dict[str, float]:
-        logits = predict(graph, self.val.images, self.spec.mean, self.spec.std, self.device)
+        logits = predict(graph, self.val.images, self.spec.mean, self.spec.std, self.device, backend=self.backend)
         return {"val_top1": top1(logits, self.val.labels), "val_kl": self.kl(torch.from_numpy(logits))}
 
     def kl(self, logits: Tensor) -> float:

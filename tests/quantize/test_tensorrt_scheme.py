@@ -14,12 +14,13 @@ from torch import nn
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.catalog import SCHEMES
 from edgekd.errors import BackendError
-from edgekd.export import tensorrt_rtx
+from edgekd.export import export_fp32, tensorrt_rtx
 from edgekd.models import build_model
 from edgekd.profile.backends.ort_cpu import OrtCpuSession
 from edgekd.quantize import convert, export_quantized
 from edgekd.quantize.graph import calibrate, prepare, scheme_of, state_of
 from edgekd.quantize.lint import lint
+from edgekd.quantize.lint.rules import formats
 from edgekd.quantize.schemes.tensorrt import TensorRt
 
 RESNET = ModelSpec("edgekd", "resnet8", 10, (3, 32, 32))
@@ -126,15 +127,41 @@ def test_fp16_graphs_are_strongly_typed(name: str, scheme: str, tmp_path: Path) 
         assert [report.conv, report.add, report.gemm] == whole[name]
 
 
+@pytest.mark.parametrize("name", ["resnet8", "vit"])
+def test_fp8_is_stored_and_rounds_as_torch_does(name: str, tmp_path: Path) -> None:
+    checkpoint, images = quantized(NETS[name], tmp_path / "q", "fp8")
+    path = tmp_path / "fp8.onnx"
+    export_quantized(checkpoint, path, 19)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT8E4M3FN and len(t.dims) > 1]
+    assert len(weights) == {"resnet8": 9, "vit": 9}[name]
+    assert formats(model).keys() == {"fp8"}
+    with torch.no_grad():
+        assert cosine(run(path, images), convert(checkpoint)(images).numpy()) > 0.999
+    assert not lint(path, "tensorrt").problems
+
+
+def test_weights_alone_are_a_quarter_of_the_size(tmp_path: Path) -> None:
+    checkpoint, images = quantized(NETS["mobilenetv3"], tmp_path / "q", "int8-weight-only")
+    export_quantized(checkpoint, tmp_path / "weights.onnx", 18)
+    export_fp32(build_model(NETS["mobilenetv3"]), tmp_path / "float.onnx", NETS["mobilenetv3"].input_shape, 18)
+    ratio = (tmp_path / "weights.onnx").stat().st_size / (tmp_path / "float.onnx").stat().st_size
+    assert ratio < 0.36  # a net of small layers: names and scales weigh too
+    assert lint(tmp_path / "weights.onnx", waived=SCHEMES["int8-weight-only"].waived).clean
+    with torch.no_grad():
+        assert cosine(run(tmp_path / "weights.onnx", images), convert(checkpoint)(images).numpy()) > 0.9999
+
+
 @pytest.mark.trt
 @pytest.mark.skipif(not tensorrt_rtx.available(), reason="tensorrt-rtx-cu13 is not installed")
 @pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("scheme", ["tensorrt", "int8+fp16"])
+@pytest.mark.parametrize("scheme", ["tensorrt", "int8+fp16", "fp8"])
 def test_nvidias_builder_takes_it(name: str, scheme: str, tmp_path: Path) -> None:
     checkpoint, _ = quantized(NETS[name], tmp_path / "q", scheme)
     path = tmp_path / "int8.onnx"
     export_quantized(checkpoint, path, SCHEMES[str(checkpoint.scheme)].opset)
-    for capability in (75, 86, 89, 120) if scheme == "int8+fp16" else (86,):
+    for capability in {"tensorrt": (86,), "int8+fp16": (75, 86, 89, 120), "fp8": (89, 120)}[scheme]:
         assert tensorrt_rtx.build(path, capability).plan_bytes > 0
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from edgekd.profile.devices import Device
 from edgekd.quantize.lint import executed, placed
-from edgekd.quantize.lint.rules import findings
+from edgekd.quantize.lint.rules import findings, formats
 
 WORDS = {"conv": "convolutions INT8", "add": "adds", "gemm": "linear layers"}
 SHOWN = 6  # operators of an island
@@ -36,7 +38,13 @@ class LintReport:
         return ", ".join([*counts, f"{len(self.float_islands)} float islands"])
 
     @property
+    def clean(self) -> bool:
+        """Nothing is wrong with the graph; some of it may be float."""
+        return not self.problems
+
+    @property
     def ok(self) -> bool:
+        """Clean, and all of it in integers."""
         whole = all(n == of for n, of in (self.conv, self.add, self.gemm))
         return whole and not self.problems and not self.float_islands
 
@@ -45,8 +53,12 @@ class LintReport:
         return {**record, "line": self.line, "ok": self.ok}
 
 
-def lint(path: Path | str, runtime: str = "onnxruntime") -> LintReport:
-    """Lint any ONNX file for a runtime: onnxruntime or tensorrt.
+def lint(
+    path: Path | str, runtime: str = "onnxruntime", *, waived: Sequence[str] = (), device: Device | None = None
+) -> LintReport:
+    """Lint any ONNX file for a runtime, onnxruntime or tensorrt, but for the rules `waived`.
+
+    With `device`, its number formats are looked at too.
 
     Raises BackendError when ONNX Runtime does not take it.
     """
@@ -55,13 +67,23 @@ def lint(path: Path | str, runtime: str = "onnxruntime") -> LintReport:
     if external:
         problems = [f"{len(external)} tensors lie outside the file, such as {external[0]}"]
     else:
-        problems = [str(finding) for finding in findings(exported, runtime)]
+        problems = [str(found) for found in findings(exported, runtime) if found.rule not in waived]
+        if device is not None:
+            problems += _formats(exported, device)
     if runtime == "onnxruntime":
         run = executed.optimised(Path(path))
         counts, islands = executed.counts(exported, run), executed.islands(run)
     else:
         counts, islands = placed.counts(exported), placed.islands(exported)
     return LintReport(**counts, float_islands=tuple(map(_name, islands)), problems=tuple(problems))
+
+
+def _formats(exported: Any, device: Device) -> list[str]:
+    return [
+        f"{count} Q/DQ of {name}, a format that {device.sm or device.name} has not"
+        for name, count in formats(exported).items()
+        if name not in device.formats
+    ]
 
 
 def _name(operators: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -274,6 +275,26 @@ RULES = (
     Rule("cast", ORT | TENSORRT, casts),
     Rule("integer operator", TENSORRT, integer_operators),
 )
+
+
+FORMATS = {
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.UINT8: "int8",
+    onnx.TensorProto.INT4: "int4",
+    onnx.TensorProto.UINT4: "int4",
+    onnx.TensorProto.FLOAT8E4M3FN: "fp8",
+    onnx.TensorProto.FLOAT4E2M1: "fp4",
+}
+
+
+def formats(model: Any) -> dict[str, int]:
+    """The number formats of the graph's Q/DQ, and how many operators have each."""
+    graph, found = Graph(model), Counter[str]()
+    for node in graph.nodes:
+        zero = graph.tensors.get(node.input[2]) if node.op_type in (Q, DQ) and len(node.input) > 2 else None
+        if zero is not None and zero.data_type in FORMATS:
+            found[FORMATS[zero.data_type]] += 1
+    return dict(found)
 
 
 def findings(model: Any, runtime: str) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,9 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
+from edgekd.errors import ConfigError
 from edgekd.profile.devices import Device
+from edgekd.quantize._fake import WeightFakeQuantize
 from edgekd.quantize._torchao import (
     QuantizationAnnotation,
+    QuantizationSpec,
     QuantizationSpecBase,
     Quantizer,
     convert_pt2e,
@@ -36,6 +40,19 @@ MOVE = {
 }
 
 
+def integer_weights(bits: int) -> QuantizationSpec:
+    """int8 symmetric of each output channel, in +-(2^(bits-1) - 1); fewer than 8 bits are stored as 8."""
+    top = 2 ** (bits - 1) - 1
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-top,
+        quant_max=top,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+        observer_or_fake_quant_ctr=WeightFakeQuantize,
+    )
+
+
 class Scheme(Quantizer):  # type: ignore[misc]
     """Annotates an exported graph whose BatchNorms are folded; made with the `options` its checkpoint keeps.
 
@@ -49,9 +66,15 @@ class Scheme(Quantizer):  # type: ignore[misc]
         self.kept_float = frozenset(kept_float)
 
     @classmethod
-    def options(cls, device: Device) -> dict[str, Any]:
-        """What it depends on in the target, as JSON."""
-        return {}
+    def options(cls, device: Device, weight_bits: int | None = None) -> dict[str, Any]:
+        """What it is made with on a target, as JSON. Raises ConfigError where it has no integer weights."""
+        if weight_bits is None:
+            return {}
+        if "weight_bits" not in inspect.signature(cls).parameters:
+            raise ConfigError(
+                f"quantize.weight_bits: {weight_bits}, and {cls.__name__} has no integer weights", "Set it to null."
+            )
+        return {"weight_bits": weight_bits}
 
     @abstractmethod
     def annotate(self, model: GraphModule) -> GraphModule: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -34,8 +34,9 @@ def _(x: Tensor, scale: Tensor, axis: int) -> Tensor:
 
 
 def _to_onnx(x: Any, scale: Any, axis: int) -> Any:
-    from onnxscript import opset19 as op
+    from onnxscript import opset19
 
+    op: Any = opset19
     zero = op.Cast(op.Mul(scale, 0.0), to=TensorProto.FLOAT8E4M3FN)
     along = {} if axis < 0 else {"axis": axis}
     return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, **along), scale, zero, **along)
@@ -50,7 +51,7 @@ class _Qdq(nn.Module):
         self.register_buffer("scale", scale.detach().clone() if axis >= 0 else scale.detach().reshape(()).clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        return qdq_fp8(x, self.scale, self.axis)
+        return cast(Tensor, qdq_fp8(x, self.scale, self.axis))
 
 
 class Fp8(TensorRt):

@@ -19,18 +19,17 @@ import torch
 from torch.fx import GraphModule, Node
 
 from edgekd.profile.devices import Device, has_vnni
-from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
+from edgekd.quantize._fake import ActivationFakeQuantize
 from edgekd.quantize._torchao import QuantizationSpec, QuantizationSpecBase, SharedQuantizationSpec
-from edgekd.quantize.schemes._base import MOVE, RELU, Scheme, adds_activations, annotate, quantized
+from edgekd.quantize.schemes._base import MOVE, RELU, Scheme, adds_activations, annotate, integer_weights, quantized
 from edgekd.quantize.schemes._onnx import name_global_pools, round_gemm_biases, transpose_weights
 
 
 class Ort(Scheme):
-    """`weight_bits` is 8 or 7."""
+    """`weight_bits`: see above; fewer than 7 simulate what no kernel of ONNX Runtime executes as such."""
 
     def __init__(self, weight_bits: int, kept_float: Sequence[str] = ()) -> None:
         super().__init__(kept_float)
-        top = 2 ** (weight_bits - 1) - 1
         self.activation = QuantizationSpec(
             dtype=torch.uint8,
             quant_min=0,
@@ -38,24 +37,18 @@ class Ort(Scheme):
             qscheme=torch.per_tensor_affine,
             observer_or_fake_quant_ctr=ActivationFakeQuantize,
         )
-        self.weight = QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-top,
-            quant_max=top,
-            qscheme=torch.per_channel_symmetric,
-            ch_axis=0,
-            observer_or_fake_quant_ctr=WeightFakeQuantize,
-        )
+        self.weight = integer_weights(weight_bits)
 
     @classmethod
-    def options(cls, device: Device) -> dict[str, Any]:
-        return {"weight_bits": 8 if has_vnni() else 7}
+    def options(cls, device: Device, weight_bits: int | None = None) -> dict[str, Any]:
+        most = 8 if has_vnni() else 7
+        return {"weight_bits": min(most, weight_bits or most)}
 
     def annotate(self, model: GraphModule) -> GraphModule:
         for node in model.graph.nodes:
             if self.computes(node):
                 self._surround(node, {node.args[0]: self.activation, node.args[1]: self.weight})
-            elif adds_activations(node):
+            elif adds_activations(node) and any(quantized(arg) for arg in node.args[:2]):
                 self._surround(node, {arg: self.activation for arg in node.args[:2]})
             elif node.target in MOVE and quantized(node.args[0]):
                 source = node.args[0]

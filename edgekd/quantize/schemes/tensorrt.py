@@ -20,16 +20,25 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
+from edgekd.quantize._fake import ActivationFakeQuantize
 from edgekd.quantize._torchao import QuantizationSpec, SharedQuantizationSpec
-from edgekd.quantize.schemes._base import COMPUTE, CONCAT, MOVE, Scheme, adds_activations, annotate, aten
+from edgekd.quantize.schemes._base import (
+    COMPUTE,
+    CONCAT,
+    MOVE,
+    Scheme,
+    adds_activations,
+    annotate,
+    aten,
+    integer_weights,
+)
 from edgekd.quantize.schemes._onnx import name_global_pools, transpose_weights
 
 LEAST = 16  # channels
 
 
 class TensorRt(Scheme):
-    def __init__(self, kept_float: Sequence[str] = ()) -> None:
+    def __init__(self, kept_float: Sequence[str] = (), weight_bits: int = 8) -> None:
         super().__init__(kept_float)
         self.activation = QuantizationSpec(
             dtype=torch.int8,
@@ -38,14 +47,7 @@ class TensorRt(Scheme):
             qscheme=torch.per_tensor_symmetric,
             observer_or_fake_quant_ctr=ActivationFakeQuantize,
         )
-        self.weight = QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-127,
-            quant_max=127,
-            qscheme=torch.per_channel_symmetric,
-            ch_axis=0,
-            observer_or_fake_quant_ctr=WeightFakeQuantize,
-        )
+        self.weight = integer_weights(weight_bits)
 
     def annotate(self, model: GraphModule) -> GraphModule:
         for node in model.graph.nodes:

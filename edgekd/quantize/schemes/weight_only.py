@@ -8,26 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch.fx import GraphModule
 
-from edgekd.quantize._fake import WeightFakeQuantize
-from edgekd.quantize._torchao import QuantizationSpec
-from edgekd.quantize.schemes._base import Scheme, annotate
+from edgekd.quantize.schemes._base import Scheme, annotate, integer_weights
 from edgekd.quantize.schemes._onnx import name_global_pools, transpose_weights
 
 
 class WeightOnly(Scheme):
-    def __init__(self, kept_float: Sequence[str] = ()) -> None:
+    def __init__(self, kept_float: Sequence[str] = (), weight_bits: int = 8) -> None:
         super().__init__(kept_float)
-        self.weight = QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-127,
-            quant_max=127,
-            qscheme=torch.per_channel_symmetric,
-            ch_axis=0,
-            observer_or_fake_quant_ctr=WeightFakeQuantize,
-        )
+        self.weight = integer_weights(weight_bits)
 
     def annotate(self, model: GraphModule) -> GraphModule:
         for node in model.graph.nodes:
