@@ -6,6 +6,7 @@ weights, and the scales, of the graph that ships; its last bits do not hang on a
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +27,32 @@ from edgekd.quantize.schemes._base import Scheme
 
 
 def prepare(model: nn.Module, input_shape: tuple[int, int, int], scheme: Scheme) -> GraphModule:
-    """`model` in eval mode as an exported graph, BatchNorm folded, with fake quantizers that calibrate."""
+    """`model` in eval mode as an exported graph, BatchNorm folded, with fake quantizers that calibrate.
+
+    Raises ModelError, with the line of the network's code, where torch.export cannot trace it.
+    """
     images = torch.zeros(2, *input_shape).contiguous(memory_format=torch.channels_last)
-    program = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    try:
+        program = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception as error:  # whatever the network's own code raises under tracing
+        raise ModelError(
+            f"{type(model).__name__} cannot be traced: {str(error).strip().splitlines()[0]}; {_stopped_at(error)}",
+            "Its forward must be the same for every image: no branches on values, no conversion to Python numbers.",
+        ) from error
     prepared: GraphModule = prepare_pt2e(program.module(), scheme)
     for parameter in prepared.parameters():
         parameter.requires_grad_(True)
     return prepared
+
+
+def _stopped_at(error: Exception) -> str:
+    """The innermost line of the network's own code that the error came through."""
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    if not frames:
+        return "torch.export names no line"
+    last = frames[-1]
+    return f"torch.export stopped at {last.filename}:{last.lineno}: {last.line}"
 
 
 @torch.no_grad()

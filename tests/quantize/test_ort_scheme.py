@@ -159,3 +159,12 @@ def test_weights_of_another_model_are_refused(exported):
     other = ModelSpec("edgekd", "resnet8", 7, (3, 8, 8))
     with pytest.raises(ModelError, match="does not fit resnet8"):
         convert(Checkpoint(checkpoint.path, other, scheme="ort", scheme_options={"weight_bits": 7}))
+
+
+def test_a_model_that_cannot_be_traced_is_named_with_its_line():
+    class Branches(torch.nn.Module):
+        def forward(self, x):
+            return x * 2 if x.sum().item() > 0 else x
+
+    with pytest.raises(ModelError, match=r"(?s)Branches cannot be traced.*test_ort_scheme\.py:\d+: return x \* 2 if"):
+        prepare(Branches(), (3, 8, 8), Ort(7))

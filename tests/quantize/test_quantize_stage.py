@@ -1,23 +1,27 @@
 """The quantize stage on 8x8 images: what it writes, resuming inside an epoch, and which of PTQ and QAD it keeps."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from safetensors.torch import save_file
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 
 import edgekd.quantize as stage
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.config import QadConfig, QuantizeConfig
 from edgekd.data.dataset import Dataset, Split
-from edgekd.errors import RunError
+from edgekd.errors import ConfigError, RunError
 from edgekd.models import build_model
 from edgekd.profile import load_device
 from edgekd.profile.devices import has_vnni
 from edgekd.progress import NullProgress
+from edgekd.quantize import mixed, quantize
 from edgekd.quantize import qad as training
-from edgekd.quantize import quantize
+from edgekd.quantize._judge import Judge
 from edgekd.quantize.graph import calibrate, prepare
 from edgekd.quantize.qad import gradient_scales
 from edgekd.quantize.schemes import ort
@@ -165,3 +169,65 @@ def test_a_step_is_relative_to_its_channels_kernel():
     assert step.max() < 3 * step.min()  # without the scale: as the squares of kernels from 0.2 to 3
     raw = gradient.flatten(1).norm(dim=1) / kernel.flatten(1).norm(dim=1)
     assert raw.max() > 10 * raw.min()
+
+
+def test_training_ends_when_validation_gets_no_better(tmp_path, data, models, monkeypatch):
+    kls = iter([3.0, *[1.0] * 2, 0.5, 0.7, 0.8, 0.4, 0.1])  # FP32, then PTQ's graph, then epochs
+    monkeypatch.setattr(Judge, "kl", lambda *_: next(kls))
+    run(tmp_path / "early", data, models, config(6, patience=2))
+    record = json.loads((tmp_path / "early" / "quantize.json").read_text())["qad"]
+    assert record["val_kls"] == [1.0, 0.5, 0.7, 0.8]
+    assert record["steps"] == 4 * 6
+
+
+def test_a_logit_method_in_place_of_the_kl(tmp_path, data, models):
+    run(tmp_path / "dkd", data, models, config(0.5, method={"dkd": {"beta": 2.0}}))
+    assert json.loads((tmp_path / "dkd" / "quantize.json").read_text())["qad"]["steps"] == 3
+
+
+def test_a_method_on_features_is_refused(tmp_path, data, models):
+    with pytest.raises(ConfigError, match=r"quantize\.qad\.method: fitnet needs features"):
+        run(tmp_path / "fitnet", data, models, config(1, method="fitnet"))
+
+
+def test_layers_are_kept_float_for_a_budget(tmp_path, data, models, monkeypatch):
+    monkeypatch.setattr(mixed, "STEPS", 3)
+    every = stage.layers
+    monkeypatch.setattr(stage, "layers", lambda prepared: every(prepared)[-3:])
+    wanted = QuantizeConfig(calibration=32, budget=0.0, qad=QadConfig(epochs=0))
+    checkpoint = run(tmp_path / "mixed", data, models, wanted)
+    record = json.loads((tmp_path / "mixed" / "quantize.json").read_text())
+    found = record["mixed"]
+    assert [row["layer"] for row in found["layers"]][-1] == "fc"
+    assert all(row["latency_ms"] != 0 for row in found["layers"])
+    assert [len(point["kept_float"]) for point in found["points"]] == [0, 1, 2, 3]
+    assert checkpoint.scheme_options["kept_float"] == found["chosen"]["kept_float"] == record["kept_float"]
+    assert record["ptq"]["val_top1"] == found["chosen"]["val_top1"]
+    assert not (tmp_path / "mixed" / "mixed").exists()
+
+
+def test_four_bits_are_marked_as_simulated(tmp_path, data, models):
+    wanted = QuantizeConfig(calibration=32, weight_bits=4, qad=QadConfig(epochs=0))
+    checkpoint = run(tmp_path / "four", data, models, wanted)
+    record = json.loads((tmp_path / "four" / "quantize.json").read_text())
+    assert "4-bit weights in INT8 storage" in record["simulated"]
+    graph = onnx.load(tmp_path / "four" / "student-ptq.onnx").graph
+    weights = [numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and t.dims]
+    assert max(int(np.abs(w).max()) for w in weights) == 7
+    assert checkpoint.scheme_options == {"weight_bits": 4}
+
+
+def test_one_class_cannot_calibrate(tmp_path, data, models):
+    wanted = QuantizeConfig(calibration=1, qad=QadConfig(epochs=0))
+    with pytest.raises(ConfigError, match=r"quantize\.calibration: its 1 images are all of class"):
+        run(tmp_path / "one", data, models, wanted)
+
+
+@pytest.mark.parametrize("calibrator", ["minmax", "percentile", "entropy"])
+def test_every_calibrator_gives_other_ranges(tmp_path, data, models, unbroken, calibrator):
+    checkpoint = run(tmp_path / calibrator, data, models, config(0).model_copy(update={"calibrator": calibrator}))
+    mse = load_file(Path(unbroken[1]) / "model.safetensors")
+    found = load_file(checkpoint.weights)
+    scales = [key for key in found if key.endswith("scale") and found[key].numel() == 1]
+    assert scales and all(torch.isfinite(found[key]).all() and (found[key] > 0).all() for key in scales)
+    assert any(not torch.equal(found[key], mse[key]) for key in scales)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import onnx
 
 from edgekd.profile.devices import Device
 from edgekd.quantize.lint import executed, placed
-from edgekd.quantize.lint.rules import findings, formats
+from edgekd.quantize.lint.rules import Finding, findings, formats
 
 WORDS = {"conv": "convolutions INT8", "add": "adds", "gemm": "linear layers"}
-SHOWN = 6  # operators of an island
+SHOWN = 6  # operators of an island, nodes that break one rule
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def lint(
     if external:
         problems = [f"{len(external)} tensors lie outside the file, such as {external[0]}"]
     else:
-        problems = [str(found) for found in findings(exported, runtime) if found.rule not in waived]
+        problems = _problems([found for found in findings(exported, runtime) if found.rule not in waived])
         if device is not None:
             problems += _formats(exported, device)
     if runtime == "onnxruntime":
@@ -76,6 +77,17 @@ def lint(
     else:
         counts, islands = placed.counts(exported), placed.islands(exported)
     return LintReport(**counts, float_islands=tuple(map(_name, islands)), problems=tuple(problems))
+
+
+def _problems(found: Sequence[Finding]) -> list[str]:
+    """A line each, of one rule the first `SHOWN` in full."""
+    lines: list[str] = []
+    for _, same in groupby(found, key=lambda finding: finding.rule):
+        group = list(same)
+        lines += map(str, group[:SHOWN])
+        if len(group) > SHOWN:
+            lines.append(f"{len(group) - SHOWN} more like the last, such as {group[-1].node}")
+    return lines
 
 
 def _formats(exported: Any, device: Device) -> list[str]:

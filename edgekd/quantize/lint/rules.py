@@ -43,6 +43,8 @@ class Graph:
 
     def __init__(self, model: Any) -> None:
         self.nodes = list(model.graph.node)
+        for node in self.nodes:
+            node.name = node.name or node.output[0]  # a finding has to name it
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self.maker = {name: node for node in self.nodes for name in node.output}
         self.readers: dict[str, list[Any]] = {}

@@ -27,14 +27,16 @@ def round_gemm_biases(model: Any) -> None:
     maker = {name: node for node in graph.node for name in node.output}
     nodes = []
     for node in graph.node:
-        if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in constants:
-            scales = [numpy_helper.to_array(constants[maker[name].input[1]]) for name in node.input[:2]]
+        sources = [maker[name] for name in node.input[:2] if name in maker]
+        integers = [source.op_type for source in sources] == ["DequantizeLinear"] * 2
+        if node.op_type == "Gemm" and integers and len(node.input) == 3 and node.input[2] in constants:
+            scales = [numpy_helper.to_array(constants[source.input[1]]) for source in sources]
             scale = np.atleast_1d(scales[0] * scales[1]).astype(np.float32)
             bias = numpy_helper.to_array(constants[node.input[2]])
             scale = np.broadcast_to(scale, bias.shape).copy()
             name = node.input[2]
-            integers = np.clip(np.round(bias.astype(np.float64) / scale), -(2**31), 2**31 - 1).astype(np.int32)
-            for suffix, array in (("int32", integers), ("scale", scale), ("zero", np.zeros_like(integers))):
+            values = np.clip(np.round(bias.astype(np.float64) / scale), -(2**31), 2**31 - 1).astype(np.int32)
+            for suffix, array in (("int32", values), ("scale", scale), ("zero", np.zeros_like(values))):
                 graph.initializer.append(numpy_helper.from_array(array, f"{name}_{suffix}"))
             inputs = [f"{name}_{suffix}" for suffix in ("int32", "scale", "zero")]
             nodes.append(helper.make_node("DequantizeLinear", inputs, [f"{name}_dequantized"], axis=0))
