@@ -14,7 +14,7 @@ from edgekd.profile.devices import Device
 from edgekd.quantize.lint import executed, placed
 from edgekd.quantize.lint.rules import Finding, findings, formats
 
-WORDS = {"conv": "convolutions INT8", "add": "adds", "gemm": "linear layers"}
+WORDS = {"conv": "convolutions", "add": "adds", "gemm": "linear layers"}
 SHOWN = 6  # operators of an island, nodes that break one rule
 
 
@@ -31,12 +31,14 @@ class LintReport:
     gemm: tuple[int, int]
     float_islands: tuple[str, ...]
     problems: tuple[str, ...]
+    format: str = "INT8"  # of most of its Q/DQ
 
     @property
     def line(self) -> str:
         """`20/20 convolutions INT8, 9/9 adds, 1/1 linear layers, 0 float islands`."""
         counts = [f"{n}/{of} {word}" for kind, word in WORDS.items() for n, of in [getattr(self, kind)] if of]
-        return ", ".join([*counts, f"{len(self.float_islands)} float islands"])
+        first, *others = counts or ["nothing"]
+        return ", ".join([f"{first} {self.format}", *others, f"{len(self.float_islands)} float islands"])
 
     @property
     def clean(self) -> bool:
@@ -50,7 +52,7 @@ class LintReport:
         return whole and not self.problems and not self.float_islands
 
     def to_json(self) -> dict[str, Any]:
-        record = {key: list(value) for key, value in asdict(self).items()}
+        record = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {**record, "line": self.line, "ok": self.ok}
 
 
@@ -76,7 +78,13 @@ def lint(
         counts, islands = executed.counts(exported, run), executed.islands(run)
     else:
         counts, islands = placed.counts(exported), placed.islands(exported)
-    return LintReport(**counts, float_islands=tuple(map(_name, islands)), problems=tuple(problems))
+    found = formats(exported)
+    return LintReport(
+        **counts,
+        float_islands=tuple(map(_name, islands)),
+        problems=tuple(problems),
+        format=max(found, key=lambda name: found[name]).upper() if found else "INT8",
+    )
 
 
 def _problems(found: Sequence[Finding]) -> list[str]:
