@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +37,25 @@ def short(data: Path, count: int) -> Dataset:
 
 
 def trained_top1(
-    teacher: ModelSpec, student: ModelSpec, data: Dataset, config: DistillConfig, seed: int, store: Path
+    teacher: ModelSpec, student: ModelSpec, data: Dataset, config: DistillConfig, seed: int, store: Path, work: Path
 ) -> tuple[float, dict[str, Any]]:
-    """Test accuracy after the last epoch, and what the stage says of itself (`distill.json`)."""
-    with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory)
-        checkpoint = distill(
-            out,
-            teacher=teacher,
-            student=student,
-            data=data,
-            config=config,
-            seed=seed,
-            progress=NullProgress(),
-            store=store,
-        )
-        model, spec = load_checkpoint(checkpoint).eval(), checkpoint.spec
-        accuracy = top1(predict_torch(model, data.test.images, spec.mean, spec.std), data.test.labels)
-        return accuracy, json.loads((out / "distill.json").read_text())
+    """Test accuracy after the last epoch, and what the stage says of itself (`distill.json`).
+
+    `work` is gone at the end; a run that was cut goes on from what it holds.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = distill(
+        work,
+        teacher=teacher,
+        student=student,
+        data=data,
+        config=config,
+        seed=seed,
+        progress=NullProgress(),
+        store=store,
+    )
+    model, spec = load_checkpoint(checkpoint).eval(), checkpoint.spec
+    accuracy = top1(predict_torch(model, data.test.images, spec.mean, spec.std), data.test.labels)
+    record = json.loads((work / "distill.json").read_text())
+    shutil.rmtree(work)
+    return accuracy, record

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--store", type=Path, help="keep the teacher's outputs here")
+    parser.add_argument("--store", type=Path, help="keep the teacher's outputs, and runs that are cut, here")
     options = parser.parse_args()
     data = short(options.data, options.count)
     teacher = teacher_of(options.data)
@@ -66,7 +66,8 @@ def main() -> None:
                 stored = "embeddings" if "embeddings" in row.needs else "logits"
                 config = DistillConfig(epochs=options.epochs, views=options.epochs, method=choice)
                 begun = time.perf_counter()
-                accuracy, stage = trained_top1(teacher, STUDENT, data, config, seed, store / f"{stored}-{seed}")
+                targets, work = store / f"{stored}-{seed}", store / f"{name}-{seed}".replace(" ", "-")
+                accuracy, stage = trained_top1(teacher, STUDENT, data, config, seed, targets, work)
                 seconds = time.perf_counter() - begun
                 figures = {
                     "method": name,

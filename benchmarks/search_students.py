@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--store", type=Path, help="keep the teacher's outputs here")
+    parser.add_argument("--store", type=Path, help="keep the teacher's outputs, and runs that are cut, here")
     options = parser.parse_args()
     protocol = {"epochs": options.epochs, "images": options.count}
     data, teacher = short(options.data, options.count), teacher_of(options.data)
@@ -99,13 +99,14 @@ def main() -> None:
     }
     space = CifarResNetSpace(100, SHAPE)
     with tempfile.TemporaryDirectory() as directory:
-        store = (options.store or Path(directory)) / f"logits-{options.seed}"
+        store = options.store or Path(directory)
         for row in students:
             if row["student"] not in finished:
                 spec = replace(space.spec(space.parse(row["student"])), **CIFAR100)
                 config = DistillConfig(epochs=options.epochs, views=options.epochs)
                 begun = time.perf_counter()
-                finished[row["student"]], _ = trained_top1(teacher, spec, data, config, options.seed, store)
+                targets, work = store / f"logits-{options.seed}", store / row["student"].replace(" ", "-")
+                finished[row["student"]], _ = trained_top1(teacher, spec, data, config, options.seed, targets, work)
                 run = {**row, **protocol, "top1": finished[row["student"]], "seconds": time.perf_counter() - begun}
                 record("search_students", run, options.seed)
             print(f"{row['student']:<40} {row['why']:<9} {finished[row['student']]:.2%}", flush=True)
