@@ -39,7 +39,7 @@ def short(data: Path, count: int) -> Dataset:
 def trained_top1(
     teacher: ModelSpec, student: ModelSpec, data: Dataset, config: DistillConfig, seed: int, store: Path, work: Path
 ) -> tuple[float, dict[str, Any]]:
-    """Test accuracy after the last epoch, and what the stage says of itself (`distill.json`).
+    """Test accuracy after the last epoch, and what the stage says of itself (`distill.json`) with its seconds.
 
     `work` is gone at the end; a run that was cut goes on from what it holds.
     """
@@ -56,6 +56,10 @@ def trained_top1(
     )
     model, spec = load_checkpoint(checkpoint).eval(), checkpoint.spec
     accuracy = top1(predict_torch(model, data.test.images, spec.mean, spec.std), data.test.labels)
-    record = json.loads((work / "distill.json").read_text())
+    epochs = json.loads((work / "history.json").read_text())
+    record = {
+        **json.loads((work / "distill.json").read_text()),
+        "seconds": sum(epoch["seconds"] for epoch in epochs),  # of all parts of a run that was cut
+    }
     shutil.rmtree(work)
     return accuracy, record

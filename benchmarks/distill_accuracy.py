@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +64,18 @@ def main() -> None:
                 row = METHODS[choice if isinstance(choice, str) else next(iter(choice))]
                 stored = "embeddings" if "embeddings" in row.needs else "logits"
                 config = DistillConfig(epochs=options.epochs, views=options.epochs, method=choice)
-                begun = time.perf_counter()
                 targets, work = store / f"{stored}-{seed}", store / f"{name}-{seed}".replace(" ", "-")
                 accuracy, stage = trained_top1(teacher, STUDENT, data, config, seed, targets, work)
-                seconds = time.perf_counter() - begun
                 figures = {
                     "method": name,
                     "top1": accuracy,
                     "epochs": options.epochs,
                     "images": options.count,
-                    "seconds": seconds,
+                    "seconds": stage["seconds"],
                     "targets": stage.get("targets"),
                 }
                 record("distill_accuracy", figures, seed)
-                print(f"{name:<12} seed {seed}  {accuracy:.2%}  {seconds:.0f} s", flush=True)
+                print(f"{name:<12} seed {seed}  {accuracy:.2%}  {stage['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
