@@ -110,6 +110,9 @@ class OnnxModel(Artifact):
     def fingerprint(self) -> str:
         record = self.to_json()
         record["path"] = digest_file(Path(self.path))
+        data = Path(f"{self.path}.data")  # tensors that one file has no room for
+        if data.is_file():
+            record["data"] = digest_file(data)
         return fingerprint(record)
 
 

@@ -269,13 +269,17 @@ def quantize(
 def export(
     source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, or what distill or quantize wrote.")],
     out: Annotated[Path | None, typer.Option(help="Directory for a checkpoint's graph.")] = None,
-    opset: Annotated[int | None, typer.Option(min=18, help="ONNX operator set; default 18.")] = None,
+    target: Target = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(min=13, max=23, help="ONNX operator set; default: what the target and the scheme need."),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Write ONNX."""
     if not (source / "checkpoint.json").is_file():
-        _stage("export", source, None, out, force, json, export__opset=opset)
+        _stage("export", source, None, out, force, json, target=target, export__opset=opset)
         return
     from edgekd import render, standalone
     from edgekd.config import ExportConfig
@@ -283,7 +287,7 @@ def export(
     out = _required(out, "--out", "directory for the ONNX file")
     config = ExportConfig.model_validate({} if opset is None else {"opset": opset})
     with _working(out, json):
-        model = standalone.export_checkpoint(source, out, config, force=force)
+        model = standalone.export_checkpoint(source, out, config, target=target, force=force)
     render.artifact(model, json)
 
 

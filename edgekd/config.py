@@ -205,7 +205,7 @@ class QuantizeConfig(Section):
 
 
 class ExportConfig(Section):
-    opset: int | None = Field(None, ge=18, description="null: the least that the quantization scheme needs")
+    opset: int | None = Field(None, ge=13, le=23, description="null: what the target takes and the scheme needs")
 
 
 class ProfileConfig(Section):

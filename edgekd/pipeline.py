@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd import processes
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
-from edgekd.catalog import METHODS, SCORERS, SPACES, find, opset_of
+from edgekd.catalog import METHODS, SCORERS, SPACES, find
 from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
@@ -33,7 +33,7 @@ STAGES = ("search", "distill", "quantize", "export", "profile")
 TRAINED = ("teacher", *STAGES)  # a run without a teacher trains one first
 
 # Raise a stage's number when its code changes what it computes: old results are then not taken for new ones.
-VERSIONS = {"teacher": 2, "search": 3, "distill": 4, "quantize": 3, "export": 1, "profile": 1}
+VERSIONS = {"teacher": 2, "search": 3, "distill": 4, "quantize": 3, "export": 2, "profile": 1}
 
 PACKAGES = ("edgekd", "torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -182,7 +182,7 @@ class Chain:
     """One run: what each stage needs, read back from the directories of the stages before it."""
 
     def __init__(self, config: RunConfig, out: Path, progress: Progress) -> None:
-        from edgekd.profile.devices import load_device, require_runnable, scheme_for
+        from edgekd.profile.devices import load_device, opset_for, require_runnable, scheme_for
 
         self.config, self.out, self.progress = config, out, progress
         self.training = False  # with the other processes
@@ -196,7 +196,7 @@ class Chain:
         find(SCORERS, "search.scorer", config.search.scorer)
         find(SPACES, "search.space", config.search.space)
         self.scheme = scheme_for(self.device, config.quantize.scheme).name
-        opset_of(self.scheme, config.export.opset)
+        self.opset = opset_for(self.device, self.scheme, config.export.opset)
 
     # --- what is asked for ---------------------------------------------------------------------------------------
 
@@ -325,7 +325,7 @@ class Chain:
             return {**common, "student": self.student.fingerprint(), **own}
         common["student"] = Checkpoint.load(self.out / "distill").fingerprint()
         common["device"] = self._device_inputs
-        common["opset"] = opset_of(self.scheme, config.export.opset)
+        common["opset"] = self.opset
         if name == "quantize":
             return {**common, "config": config.quantize.model_dump(mode="json"), "scheme": self.scheme}
         return {**common, "quantized": Checkpoint.load(self.out / "quantize").fingerprint()}
@@ -427,7 +427,7 @@ class Chain:
             device=self.device,
             config=self.config.quantize,
             seed=self.config.seed,
-            opset=opset_of(self.scheme, self.config.export.opset),
+            opset=self.opset,
             progress=self.progress,
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts import Checkpoint, LatencyReport, OnnxModel
-from edgekd.catalog import SCHEMES, opset_of
+from edgekd.catalog import SCHEMES
 from edgekd.config import ExportConfig, ProfileConfig, RunConfig
 from edgekd.errors import ModelError
 from edgekd.progress import NullProgress, Progress
@@ -27,12 +27,12 @@ def quantize_checkpoint(
     """
     from edgekd.data import load_dataset
     from edgekd.models import resolve_teacher
-    from edgekd.profile.devices import load_device, scheme_for
+    from edgekd.profile.devices import load_device, opset_for, scheme_for
     from edgekd.quantize import quantize
 
     device = load_device(config.target)
     scheme = scheme_for(device, config.quantize.scheme)
-    opset = opset_of(scheme.name, config.export.opset)
+    opset = opset_for(device, scheme.name, config.export.opset)
     student = Checkpoint.load(path)
     if student.scheme is not None:
         raise ModelError(f"{path} is quantized already (scheme {student.scheme})", "Name a directory distill wrote.")
@@ -75,15 +75,25 @@ def quantize_checkpoint(
         return Checkpoint.load(run.run("quantize", inputs, fill, force=force).path)
 
 
-def export_checkpoint(path: Path, out: Path, config: ExportConfig, *, force: bool = False) -> OnnxModel:
-    """The checkpoint at `path`, FP32 or quantized, as `out/export/student-PRECISION.onnx`."""
+def export_checkpoint(
+    path: Path, out: Path, config: ExportConfig, *, target: str | None = None, force: bool = False
+) -> OnnxModel:
+    """The checkpoint at `path`, FP32 or quantized, as `out/export/student-PRECISION.onnx`.
+
+    The opset is what `target` takes. Raises ConfigError where its runtime has no use for the checkpoint's scheme.
+    """
     from edgekd.export import export_fp32
+    from edgekd.export.metadata import describe
     from edgekd.models import load_checkpoint
+    from edgekd.profile.devices import load_device, opset_for, scheme_for
     from edgekd.quantize import export_quantized
 
-    checkpoint = Checkpoint.load(path)
-    opset = opset_of(checkpoint.scheme, config.opset)
+    checkpoint, device = Checkpoint.load(path), load_device(target) if target is not None else None
+    if device is not None and checkpoint.scheme is not None:
+        scheme_for(device, checkpoint.scheme)
+    opset = opset_for(device, checkpoint.scheme, config.opset)
     precision = "fp32" if checkpoint.scheme is None else SCHEMES[checkpoint.scheme].precision
+    metadata = describe(checkpoint.spec, checkpoint.fingerprint())
     model = OnnxModel(
         path=f"student-{precision}.onnx",
         artifact=f"onnx-{precision}",
@@ -94,14 +104,16 @@ def export_checkpoint(path: Path, out: Path, config: ExportConfig, *, force: boo
     )
 
     def fill(partial: Path) -> None:
+        file = partial / model.path
         if checkpoint.scheme is None:
-            export_fp32(load_checkpoint(checkpoint), partial / model.path, checkpoint.spec.input_shape, opset)
+            export_fp32(load_checkpoint(checkpoint), file, checkpoint.spec.input_shape, opset, metadata=metadata)
         else:
-            export_quantized(checkpoint, partial / model.path, opset)
+            export_quantized(checkpoint, file, opset, metadata=metadata)
         write_json(partial / "export.json", [model.to_json()])
 
     with RunDirectory(out).locked() as run:
-        result = run.run("export", {"checkpoint": checkpoint.fingerprint(), "opset": opset}, fill, force=force)
+        inputs = {"checkpoint": checkpoint.fingerprint(), "opset": opset, "metadata": metadata}
+        result = run.run("export", inputs, fill, force=force)
     return replace(model, path=str(result.path / model.path))
 
 

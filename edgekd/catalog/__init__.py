@@ -2,13 +2,15 @@
 
 from edgekd.catalog._row import Row, find
 from edgekd.catalog.methods import METHODS, MethodRow
-from edgekd.catalog.runtimes import BACKENDS, SCHEMES, BackendRow, SchemeRow, opset_of
+from edgekd.catalog.runtimes import BACKENDS, LEAST_OPSET, OPSET, SCHEMES, BackendRow, SchemeRow, parsed_opset
 from edgekd.catalog.scorers import SCORERS, ScorerRow
 from edgekd.catalog.spaces import SPACES, SpaceRow
 
 __all__ = [
     "BACKENDS",
+    "LEAST_OPSET",
     "METHODS",
+    "OPSET",
     "SCHEMES",
     "SCORERS",
     "SPACES",
@@ -19,5 +21,5 @@ __all__ = [
     "ScorerRow",
     "SpaceRow",
     "find",
-    "opset_of",
+    "parsed_opset",
 ]

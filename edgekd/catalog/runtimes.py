@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekd.catalog._row import Row
-from edgekd.errors import ConfigError
 
 OPSET = 18  # the first that torch exports
+LEAST_OPSET = 13  # the first whose Q/DQ have an axis, for scales by channel
+
+# The newest opset that TensorRT parses, from a version on. Up to 10.0: docs/operators.md of onnx-tensorrt's releases;
+# 10.13: a third party's summary of NVIDIA's notes.
+_PARSED = {(8, 0): 13, (8, 4): 17, (10, 0): 20, (10, 13): 24}
 
 
 @dataclass(frozen=True)
@@ -20,19 +24,14 @@ class SchemeRow(Row):
     activations: str
     runtime: str
     precision: str = "int8"  # names the graph: student-int8.onnx
-    opset: int = OPSET  # the first that has what it needs
+    opset: int = LEAST_OPSET  # the first that has what it needs
     formats: tuple[str, ...] = ("int8",)  # that the device must have
     waived: tuple[str, ...] = ()  # rules of the lint that it breaks on purpose
 
 
-def opset_of(scheme: str | None, wanted: int | None) -> int:
-    """The opset to export with. Raises ConfigError where the `wanted` one lacks what the scheme needs."""
-    least = OPSET if scheme is None else SCHEMES[scheme].opset
-    if wanted is not None and wanted < least:
-        raise ConfigError(
-            f"export.opset: {wanted}, and the scheme {scheme} needs {least}", f"Set it to {least} or to null."
-        )
-    return wanted or least
+def parsed_opset(version: tuple[int, ...]) -> int:
+    """The newest opset that TensorRT `version`, 8.0 or later, parses."""
+    return max(opset for first, opset in _PARSED.items() if first <= max(version, (8, 0)))
 
 
 BACKENDS = {

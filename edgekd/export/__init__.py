@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
-from edgekd.catalog import SCHEMES, opset_of
+from edgekd.catalog import SCHEMES
 from edgekd.config import ExportConfig
 from edgekd.errors import ModelError
 from edgekd.export import parity
+from edgekd.export.metadata import describe
 from edgekd.export.onnx import export_fp32
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import predict
-from edgekd.profile.devices import Device
+from edgekd.profile.devices import Device, opset_for
 from edgekd.progress import Progress
 from edgekd.stage import write_atomic, write_json
 from edgekd.tasks.classification import predict_torch
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["export", "export_fp32", "write_teacher"]
 
 
-def write_teacher(spec: ModelSpec, path: Path, opset: int) -> nn.Module:
+def write_teacher(spec: ModelSpec, path: Path, opset: int, classes: Sequence[str] | None = None) -> nn.Module:
     """The teacher as ONNX, a copy where it is an ONNX file already; returns the network. Raises ModelError."""
     network = build_model(spec)
     if spec.source != "onnx":
-        export_fp32(network, path, spec.input_shape, opset)
+        metadata = describe(spec, spec.fingerprint(), classes)
+        export_fp32(network, path, spec.input_shape, opset, metadata=metadata)
     elif spec.resize is None:
         write_atomic(path, Path(str(spec.weights)).read_bytes())
     else:
@@ -63,7 +66,7 @@ def export(
     from edgekd.quantize import convert, export_quantized, lint
 
     row, images = SCHEMES[str(quantized.scheme)], data.val.images[: parity.IMAGES]
-    opset = opset_of(row.name, config.opset)
+    opset = opset_for(device, row.name, config.opset)
     models: list[OnnxModel] = []
     records: list[dict[str, Any]] = []
 
@@ -84,15 +87,17 @@ def export(
         for stem, artifact, spec, checkpoint in floats:
             started = time.perf_counter()
             if checkpoint is None:
-                network = write_teacher(spec, out / f"{stem}.onnx", opset)
+                network = write_teacher(spec, out / f"{stem}.onnx", opset, data.classes)
             else:
                 network = load_checkpoint(checkpoint)
-                export_fp32(network, out / f"{stem}.onnx", data.input_shape, opset)
+                metadata = describe(spec, checkpoint.fingerprint(), data.classes)
+                export_fp32(network, out / f"{stem}.onnx", data.input_shape, opset, metadata=metadata)
             prove(f"{stem}.onnx", artifact, spec, network, None)
             task.advance()
         started = time.perf_counter()
         name = f"student-{row.precision}.onnx"
-        export_quantized(quantized, out / name, opset)
+        metadata = describe(quantized.spec, quantized.fingerprint(), data.classes)
+        export_quantized(quantized, out / name, opset, metadata=metadata)
         prove(name, f"onnx-{row.precision}", quantized.spec, convert(quantized), quantized.scheme)
         task.advance()
     write_json(out / "export.json", records)

@@ -7,15 +7,19 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
+from edgekd.catalog import OPSET
+from edgekd.export.lower import lower, prove
 from edgekd.stage import write_atomic
 
 INPUT, OUTPUT = "images", "logits"
+LIMIT = 2**31 - 2**26  # bytes of tensors in one file: protobuf writes no message of 2 GB, and the nodes take some too
 
 
 def export_fp32(
@@ -26,10 +30,13 @@ def export_fp32(
     *,
     finish: Callable[[Any], None] | None = None,
     translations: Mapping[Any, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write `model`, taken in eval mode, to `path`; `finish` may edit the onnx.ModelProto before.
 
-    `translations` says how torch operators that the exporter does not know are written.
+    `translations` says how torch operators that the exporter does not know are written, `metadata` what the file says
+    of itself. An opset below 18 is rewritten from 18, and both are run on noise: raises ConfigError for an operator
+    that has no older form, ParityError where they differ.
 
     The same weights give the same bytes. The file names neither source files nor directories of this machine.
     """
@@ -46,17 +53,41 @@ def export_fp32(
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=opset,
+            opset_version=max(opset, OPSET),
             custom_translation_table=dict(translations or {}),
             verbose=False,
         )
     assert program is not None
     graph = program.model_proto
     _strip(graph)
+    onnx.helper.set_model_props(graph, dict(metadata or {}))
     if finish is not None:
         finish(graph)
-    onnx.checker.check_model(graph)
-    write_atomic(path, graph.SerializeToString(deterministic=True))
+    if opset < OPSET:
+        with TemporaryDirectory() as directory:
+            before, after = Path(directory) / "before.onnx", Path(directory) / path.name
+            save(graph, before)
+            graph = onnx.load(before)  # where tensors lie beside the file, saving takes them out of the graph
+            lower(graph, opset)
+            save(graph, after)
+            prove(after, before, input_shape)
+            graph = onnx.load(after)
+    save(graph, path)
+
+
+def save(model: Any, path: Path, limit: int = LIMIT) -> None:
+    """Check an onnx.ModelProto with its shapes and write it; the same content gives the same bytes.
+
+    Tensors of more than `limit` bytes together go to `<path>.data`, and `model` is then left without them.
+    """
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= limit:
+        onnx.checker.check_model(model, full_check=True)
+        write_atomic(path, model.SerializeToString(deterministic=True))
+        return
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)  # it would be appended to
+    onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name)
+    onnx.checker.check_model(path, full_check=True)
 
 
 def _strip(model: Any) -> None:

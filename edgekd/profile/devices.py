@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.artifacts import Artifact
-from edgekd.catalog import BACKENDS, SCHEMES, SchemeRow, find
+from edgekd.catalog import BACKENDS, LEAST_OPSET, OPSET, SCHEMES, SchemeRow, find, parsed_opset
 from edgekd.errors import ConfigError, TargetError
 from edgekd.stage import fingerprint
 
@@ -209,9 +209,44 @@ def scheme_for(device: Device, wanted: str | None) -> SchemeRow:
 
 
 def schemes(device: Device) -> list[str]:
-    """The names of the schemes whose runtime and number formats `device` has."""
-    runtime, formats = SCHEMES[device.scheme].runtime, set(device.formats)
-    return [row.name for row in SCHEMES.values() if row.runtime == runtime and formats >= set(row.formats)]
+    """The names of the schemes whose runtime, number formats and opset `device` has."""
+    runtime, formats, newest = SCHEMES[device.scheme].runtime, set(device.formats), _newest_opset(device)
+    return [
+        row.name
+        for row in SCHEMES.values()
+        if row.runtime == runtime and formats >= set(row.formats) and (newest is None or row.opset <= newest)
+    ]
+
+
+def opset_for(device: Device | None, scheme: str | None, wanted: int | None = None) -> int:
+    """The opset to export with: `wanted`, or what the device takes and the scheme (None for FP32) needs.
+
+    A Jetson gets what the oldest TensorRT of its JetPacks parses. Raises ConfigError where the scheme needs a newer
+    opset than is wanted, or the device's newest TensorRT does not parse it.
+    """
+    needed = LEAST_OPSET if scheme is None else SCHEMES[scheme].opset
+    if wanted is not None and wanted < needed:
+        raise ConfigError(
+            f"export.opset: {wanted}, and the scheme {scheme} needs {needed}", f"Set it to {needed} or to null."
+        )
+    usual, newest, span = OPSET, None, device.tensorrt if device is not None else None
+    if device is not None and span is not None:
+        newest = _newest_opset(device)
+        usual = OPSET if device.jetpack is None else min(OPSET, parsed_opset(version_parts(span.min)))
+    opset = wanted or max(usual, needed)
+    if device is not None and span is not None and newest is not None and opset > newest:
+        what = f"export.opset: {opset}" if wanted else f"quantize.scheme: {scheme} needs opset {opset}"
+        raise ConfigError(
+            f"{what}, and TensorRT {span.max}, the newest on {device.name}, parses up to {newest}",
+            f"Set export.opset to null or {newest}." if wanted else f"Choose of {', '.join(schemes(device))}.",
+        )
+    return opset
+
+
+def _newest_opset(device: Device) -> int | None:
+    """What the device's newest TensorRT parses; None where no TensorRT runs there, or none is known as the last."""
+    span = device.tensorrt
+    return None if span is None or span.max is None else parsed_opset(version_parts(span.max))
 
 
 def require_runnable(device: Device) -> None:

@@ -7,16 +7,17 @@ weights, and the scales, of the graph that ships; its last bits do not hang on a
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgekd.artifacts import Checkpoint
-from edgekd.catalog import SCHEMES
+from edgekd.catalog import OPSET, SCHEMES
 from edgekd.errors import ModelError, RunError
 from edgekd.export.onnx import export_fp32
 from edgekd.models import build_model, read_state
@@ -24,6 +25,7 @@ from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
 from edgekd.quantize._torchao import prepare_pt2e
 from edgekd.quantize.calibrators import CALIBRATORS
 from edgekd.quantize.schemes._base import Scheme
+from edgekd.quantize.schemes._onnx import float_weights
 
 
 def prepare(model: nn.Module, input_shape: tuple[int, int, int], scheme: Scheme) -> GraphModule:
@@ -123,8 +125,17 @@ def convert(checkpoint: Checkpoint) -> GraphModule:
     return scheme_of(checkpoint).convert(rebuild(checkpoint))
 
 
-def export_quantized(checkpoint: Checkpoint, path: Path, opset: int) -> None:
-    """Write the INT8 graph of a quantized checkpoint to the ONNX file `path`. Raises ModelError for a float one."""
+def export_quantized(
+    checkpoint: Checkpoint, path: Path, opset: int, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the graph of a quantized checkpoint to the ONNX file `path`. Raises ModelError for a float one."""
     scheme, shape = scheme_of(checkpoint), checkpoint.spec.input_shape
+    old_tensorrt = opset < OPSET and SCHEMES[str(checkpoint.scheme)].runtime == "tensorrt"
+
+    def finish(model: Any) -> None:
+        scheme.finish(model)
+        if old_tensorrt:
+            float_weights(model)
+
     graph = scheme.convert(rebuild(checkpoint))
-    export_fp32(graph, path, shape, opset, finish=scheme.finish, translations=scheme.translations)
+    export_fp32(graph, path, shape, opset, finish=finish, translations=scheme.translations, metadata=metadata)

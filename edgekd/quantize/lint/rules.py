@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from edgekd.catalog import OPSET
+
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}  # the axis of the weights' output channels
 FUSED = {"Relu", "Clip", "BatchNormalization"}  # with the convolution before them
@@ -45,6 +47,7 @@ class Graph:
         self.nodes = list(model.graph.node)
         for node in self.nodes:
             node.name = node.name or node.output[0]  # a finding has to name it
+        self.opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self.maker = {name: node for node in self.nodes for name in node.output}
         self.readers: dict[str, list[Any]] = {}
@@ -183,6 +186,12 @@ def stored_weights(graph: Graph) -> Iterator[Fault]:
             yield node.name, "the weights are stored as float before their Q/DQ: four times the size"
 
 
+def stored_weights_tensorrt(graph: Graph) -> Iterator[Fault]:
+    """What only TensorRT 8 is given is stored as it takes it: it has no int8 constants."""
+    if graph.opset >= OPSET:
+        yield from stored_weights(graph)
+
+
 def int32_biases(graph: Graph) -> Iterator[Fault]:
     for node in graph.nodes:
         tensor = graph.tensors.get(node.input[0]) if node.op_type == DQ else None
@@ -268,7 +277,8 @@ RULES = (
     Rule("granularity", ORT | TENSORRT, granularity),
     Rule("axis", ORT | TENSORRT, axis),
     Rule("float input", ORT | TENSORRT, float_inputs),
-    Rule("stored weights", ORT | TENSORRT, stored_weights),
+    Rule("stored weights", ORT, stored_weights),
+    Rule("stored weights", TENSORRT, stored_weights_tensorrt),
     Rule("int32 bias", TENSORRT, int32_biases),
     Rule("float bias", ORT, float_gemm_biases),
     Rule("addition", TENSORRT, additions),

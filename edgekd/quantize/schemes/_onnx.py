@@ -6,7 +6,9 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekd.export.lower import drop_unused
 
 
 def name_global_pools(model: Any) -> None:
@@ -72,11 +74,32 @@ def transpose_weights(model: Any) -> None:
     graph.node.extend(nodes)
 
 
-def drop_unused(model: Any) -> None:
-    """Initializers that no node reads."""
-    used = {name for node in model.graph.node for name in node.input}
-    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
-        model.graph.initializer.remove(tensor)
+def float_weights(model: Any) -> None:
+    """Weights stored as int8 become float ones behind a QuantizeLinear, which gives the same integers.
+
+    TensorRT 8 takes no int8 constants ("invalid weights type of Int8").
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        stored = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if stored is not None and stored.data_type == TensorProto.INT8:
+            values, scale = numpy_helper.to_array(stored), numpy_helper.to_array(constants[node.input[1]])
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+            shape = [-1 if i == axis % values.ndim else 1 for i in range(values.ndim)] if scale.ndim else []
+            floats, integers = f"{stored.name}_float", f"{node.name}_quantized"
+            if floats not in constants:
+                constants[floats] = numpy_helper.from_array(values * scale.reshape(shape), floats)
+                graph.initializer.append(constants[floats])
+            quantize = helper.make_node("QuantizeLinear", [floats, *node.input[1:]], [integers], name=f"{node.name}_q")
+            quantize.attribute.extend(a for a in node.attribute if a.name == "axis")
+            node.input[0] = integers
+            nodes.append(quantize)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    drop_unused(model)
 
 
 def _is_global_pool(node: Any, constants: dict[str, Any]) -> bool:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgekd.export.fp16 import to_fp16
+from edgekd.export.lower import drop_unused
 from edgekd.quantize._fake import Fp8FakeQuantize, Fp8WeightFakeQuantize, round_fp8
-from edgekd.quantize.schemes._onnx import drop_unused
 from edgekd.quantize.schemes.tensorrt import TensorRt
 
 
