@@ -5,9 +5,10 @@ Each fills `OUT/<stage>/` like the same stage of a run does: whole or absent, re
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from edgekd.artifacts import Checkpoint, LatencyReport, OnnxModel
 from edgekd.catalog import SCHEMES
@@ -15,6 +16,9 @@ from edgekd.config import ExportConfig, ProfileConfig, RunConfig
 from edgekd.errors import ModelError
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, write_json
+
+if TYPE_CHECKING:
+    from edgekd.profile.devices import Device
 
 
 def quantize_checkpoint(
@@ -142,9 +146,6 @@ def lint_onnx(path: Path, target: str, *, build: bool = True) -> dict[str, Any]:
     The record of the lint, and `builder`: what NVIDIA's parser and builder say for the target's SM, or why they were
     not asked; `clean` is False where either found something.
     """
-    from edgekd.catalog import SCHEMES
-    from edgekd.errors import BackendError
-    from edgekd.export import tensorrt_rtx
     from edgekd.profile.devices import load_device
     from edgekd.quantize.lint import lint
 
@@ -154,17 +155,35 @@ def lint_onnx(path: Path, target: str, *, build: bool = True) -> dict[str, Any]:
     report = lint(path, runtime, device=device)
     record: dict[str, Any] = {"model": str(path), "target": device.name, "runtime": runtime, **report.to_json()}
     if runtime == "tensorrt":
-        why = tensorrt_rtx.unable(device) if build else "--no-build"
-        if why is not None:
-            record["builder"] = {"skipped": why}
-        else:
-            capability = round(10 * (device.compute_capability or 0))
-            try:
-                record["builder"] = asdict(tensorrt_rtx.build(path, capability))
-            except BackendError as error:
-                record["builder"] = {"refused": error.what}
+        record["builder"] = _word_of_builder(path, device) if build else {"skipped": "--no-build"}
     record["clean"] = report.clean and "refused" not in record.get("builder", {})
     return record
+
+
+def _word_of_builder(path: Path, device: Device) -> dict[str, Any]:
+    """What TensorRT-RTX, which needs no GPU, makes of a graph at batch 1."""
+    from edgekd.errors import EdgekdError
+    from edgekd.export import tensorrt
+
+    builder = tensorrt.BUILDERS["tensorrt-rtx"]
+    why = builder.unable(device)
+    if why is not None:
+        return {"skipped": why}
+    graph = tensorrt.read_graph(path)
+    batch = (1, 1, 1) if any(shape[:1] == (None,) for shape in graph.inputs.values()) else None
+    request = tensorrt.BuildRequest(graph=graph, compute_capability=device.sm_number, batch=batch)
+    with TemporaryDirectory() as directory:
+        try:
+            built = tensorrt.build(request, device, builder, Path(directory) / "plan", Path(directory) / "log")
+        except EdgekdError as error:
+            return {"refused": error.what}
+    return {
+        "compute_capability": built.compute_capability,
+        "plan_bytes": built.header.bytes,
+        "seconds": built.seconds,
+        "version": built.version,
+        "warnings": list(built.log.warnings),
+    }
 
 
 def read_onnx(path: Path) -> OnnxModel:

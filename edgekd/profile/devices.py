@@ -119,7 +119,12 @@ class Device(Artifact):
     @property
     def sm(self) -> str | None:
         """The compute capability as compilers write it: `sm_87`."""
-        return None if self.compute_capability is None else f"sm_{10 * self.compute_capability:.0f}"
+        return None if self.compute_capability is None else f"sm_{self.sm_number}"
+
+    @property
+    def sm_number(self) -> int:
+        """87 of compute capability 8.7; 0 without one."""
+        return round(10 * (self.compute_capability or 0))
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Device:
