@@ -84,6 +84,11 @@ class Stage(str, Enum):
     profile = "profile"
 
 
+class Hardware(str, Enum):
+    ampere = "ampere+"
+    same = "same"
+
+
 Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="YAML file; `edgekd init` writes one.")]
 Source = Annotated[Path | None, typer.Argument(metavar="[RUN|CONFIG]", help="A run directory, or a YAML file.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -334,6 +339,48 @@ def lint(
     render.lint(record, json)
     if not record["clean"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file.")],
+    target: Target = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="MIN,OPT,MAX", help="Of a dynamic batch; one number for always that.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the engine.")] = None,
+    builder: Annotated[
+        str | None, typer.Option(help="tensorrt, trtexec or tensorrt-rtx; default: the first that can.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(min=1, help="Scratch memory of a kernel, in MiB.")] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="For later TensorRT versions too; slower.")
+    ] = False,
+    hardware: Annotated[
+        Hardware | None, typer.Option(help="For every GPU since Ampere, or of the same SM; slower.")
+    ] = None,
+    dla: Annotated[int | None, typer.Option(min=0, help="A Jetson's DLA core, with the GPU for the rest.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write trtexec's command lines for the target; build nothing.")
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Build a TensorRT engine with what is here, or say how to on the target."""
+    from edgekd import render
+    from edgekd.export import engine
+    from edgekd.export.tensorrt import BuildOptions, parse_batch
+
+    target = _required(target, "--target", "device")
+    level: Any = hardware and hardware.value
+    options = BuildOptions(parse_batch(batch), workspace, version_compatible, level, dla)
+    if dry_run:
+        render.commands(engine.engine_commands(model, target, options), json)
+        return
+    out = _required(out, "--out", "directory for the engine")
+    with _working(out, json):
+        record = engine.build_engine(model, target, out, options, builder=builder, force=force)
+    render.engine(record, json)
 
 
 def _required(value: Any, option: str, what: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import platform
@@ -14,7 +13,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from edgekd.errors import BackendError
 from edgekd.profile.devices import cpu_name, has_bf16, has_vnni, isa_features, list_devices, obstacle
+from edgekd.profile.driver import probe
 
 _IMPORTS = ("torch", "torchao", "onnxruntime")  # compiled: a version on disk does not say that they load
 
@@ -29,7 +30,18 @@ class Check:
 
 def diagnose() -> list[Check]:
     """Every check; none writes anything."""
-    return [_python(), *_packages(), *_loads(), _providers(), _processor(), _gpu(), *_targets(), _load(), _disk()]
+    return [
+        _python(),
+        *_packages(),
+        *_loads(),
+        _providers(),
+        _processor(),
+        _gpu(),
+        _builders(),
+        *_targets(),
+        _load(),
+        _disk(),
+    ]
 
 
 def _python() -> Check:
@@ -82,13 +94,22 @@ def _providers() -> Check:
 def _gpu() -> Check:
     """The NVIDIA driver, asked directly: no package needed, nothing started on the GPU. Having none is fine."""
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
+        driver = probe()
+    except BackendError as error:
+        return Check("gpu driver", False, error.what, error.fix)
+    if driver is None:
         return Check("gpu driver", True, "none: only processor targets run here")
-    cuda = ctypes.c_int()
-    if driver.cuDriverGetVersion(ctypes.byref(cuda)) != 0 or cuda.value == 0:
-        return Check("gpu driver", False, "libcuda is there and does not answer", "Reinstall the NVIDIA driver.")
-    return Check("gpu driver", True, f"NVIDIA, for CUDA up to {cuda.value // 1000}.{cuda.value % 1000 // 10}")
+    gpus = ", ".join(f"sm_{sm}" for sm in driver.compute_capabilities) or "no GPU"
+    return Check("gpu driver", True, f"NVIDIA, for CUDA up to {driver.cuda}; {gpus}")
+
+
+def _builders() -> Check:
+    """What builds TensorRT engines here. Having nothing is fine: they can be built on the target."""
+    from edgekd.export.tensorrt import BUILDERS
+
+    found = {name: builder.version() for name, builder in BUILDERS.items()}
+    here = ", ".join(f"{name} {version}" for name, version in found.items() if version is not None)
+    return Check("engine builders", True, here or "none: engines are built on the target")
 
 
 def _targets() -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -302,6 +303,33 @@ def lint(record: Mapping[str, Any], as_json: bool) -> None:
         sm, size = builder["compute_capability"], builder["plan_bytes"] / 1e6
         print(f"TensorRT-RTX {builder['version']} built it for sm_{sm} in {builder['seconds']:.1f} s: {size:.2f} MB")
     print("nothing is wrong with it" if record["clean"] else "it will not run as it should")
+
+
+def engine(record: Mapping[str, Any], as_json: bool) -> None:
+    """Where an engine is, who built it, and what the builder warned of."""
+    if as_json:
+        emit(record)
+        return
+    runtime, sm = record["backend"], record["device"]["compute_capability"]
+    print(record["path"])
+    print(f"for sm_{sm} by {record['builder']}, loads in {runtime} {record['versions'][runtime]}")
+    print(f"{record['bytes'] / 1e6:.2f} MB in {record['seconds']:.1f} s; log: {record['build_log']}")
+    for warning in record["warnings"]:
+        print(f"  warned  {warning}")
+
+
+def commands(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """What to run on the target, for each TensorRT that it may have."""
+    if as_json:
+        emit(list(records))
+        return
+    for record in records:
+        print(f"# TensorRT {record['tensorrt']}")
+        if "refused" in record:
+            print(f"# {record['refused']}")
+        for key in ("build", "time"):
+            if key in record:
+                print(shlex.join(record[key]))
 
 
 def artifact(item: Any, as_json: bool) -> None:

@@ -196,7 +196,9 @@ def read_onnx(path: Path) -> OnnxModel:
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, whose home moves between versions
-        raise ModelError(f"{path} is not an ONNX file: {error}", "Name an .onnx file that export wrote.") from None
+        from edgekd.export.tensorrt.plan import not_onnx
+
+        raise not_onnx(path, error) from None
     weights = {tensor.name for tensor in graph.graph.initializer}
     inputs = [value for value in graph.graph.input if value.name not in weights]
     shape = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim] if len(inputs) == 1 else []

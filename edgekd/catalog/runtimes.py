@@ -24,7 +24,7 @@ class SchemeRow(Row):
     activations: str
     runtime: str
     precision: str = "int8"  # names the graph: student-int8.onnx
-    opset: int = LEAST_OPSET  # the first that has what it needs
+    least_opset: int = LEAST_OPSET  # the first that has what it needs
     formats: tuple[str, ...] = ("int8",)  # that the device must have
     waived: tuple[str, ...] = ()  # rules of the lint that it breaks on purpose
 
@@ -73,7 +73,7 @@ SCHEMES = {
             activations="int8 symmetric per tensor",
             runtime="tensorrt",
             precision="int8-fp16",
-            opset=19,  # FP16 scales
+            least_opset=19,  # FP16 scales
             formats=("int8", "fp16"),
         ),
         SchemeRow(
@@ -83,7 +83,7 @@ SCHEMES = {
             activations="E4M3 per tensor",
             runtime="tensorrt",
             precision="fp8",
-            opset=19,
+            least_opset=19,
             formats=("fp8", "fp16"),
         ),
         SchemeRow(

@@ -77,7 +77,9 @@ def engine_commands(path: Path, target: str, options: tensorrt.BuildOptions) -> 
     """
     device, request = _request(path, target, options)
     check_target(request, device)
-    engine, records = f"{path.stem}.engine", []
+    request = replace(request, graph=replace(request.graph, path=Path(path.name)))  # where it lies there is not known
+    engine = f"{path.stem}.engine"
+    records: list[dict[str, Any]] = []
     for version in _versions(device):
         parts = version_parts(version)
         try:
@@ -88,9 +90,8 @@ def engine_commands(path: Path, target: str, options: tensorrt.BuildOptions) -> 
         batch = 1 if request.batch is None else request.batch[1]
         build = build_arguments(parts, request, engine)
         time = timing_arguments(parts, request, engine, batch=batch, times=f"{path.stem}-times.json")
-        records.append(
-            {"tensorrt": version, "build": [program(device), *build], "time": [program(device), *time]}  # type: ignore[dict-item]
-        )
+        words = {"build": [program(device), *build], "time": [program(device), *time]}
+        records.append({"tensorrt": version, **words})
     return records
 
 

@@ -219,7 +219,7 @@ def schemes(device: Device) -> list[str]:
     return [
         row.name
         for row in SCHEMES.values()
-        if row.runtime == runtime and formats >= set(row.formats) and (newest is None or row.opset <= newest)
+        if row.runtime == runtime and formats >= set(row.formats) and (newest is None or row.least_opset <= newest)
     ]
 
 
@@ -229,7 +229,7 @@ def opset_for(device: Device | None, scheme: str | None, wanted: int | None = No
     A Jetson gets what the oldest TensorRT of its JetPacks parses. Raises ConfigError where the scheme needs a newer
     opset than is wanted, or the device's newest TensorRT does not parse it.
     """
-    needed = LEAST_OPSET if scheme is None else SCHEMES[scheme].opset
+    needed = LEAST_OPSET if scheme is None else SCHEMES[scheme].least_opset
     if wanted is not None and wanted < needed:
         raise ConfigError(
             f"export.opset: {wanted}, and the scheme {scheme} needs {needed}", f"Set it to {needed} or to null."

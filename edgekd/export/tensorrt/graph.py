@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.catalog import parsed_opset
 from edgekd.errors import ConfigError, ModelError, TargetError
+from edgekd.export.tensorrt.plan import not_onnx
 from edgekd.profile.devices import Device
 from edgekd.quantize.lint.rules import DQ, formats
 
@@ -47,7 +48,7 @@ def read_graph(path: Path) -> OnnxGraph:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, whose home moves between versions
-        raise ModelError(f"{path} is not an ONNX file: {error}", "Name an .onnx file that export wrote.") from None
+        raise not_onnx(path, error) from None
     graph = model.graph
     files = {e.value for t in graph.initializer for e in t.external_data if e.key == "location"}
     missing = sorted(name for name in files if not (path.parent / name).is_file())
@@ -133,9 +134,10 @@ def check_version(request: BuildRequest, version: tuple[int, ...]) -> None:
     graph, written = request.graph, ".".join(map(str, version))
     newest = parsed_opset(version)
     if graph.opset > newest:
+        quantized_halves = graph.typed and graph.formats != {"fp16"}  # their scales need opset 19
         raise ModelError(
             f"{graph.path.name} has opset {graph.opset}, and TensorRT {written} parses up to {newest}",
-            f"Export it with --opset {newest}.",
+            "Quantize with the scheme tensorrt or fp16." if quantized_halves else f"Export it with --opset {newest}.",
         )
     if version < (10,) and graph.int8_constants:
         raise ModelError(

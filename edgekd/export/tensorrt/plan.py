@@ -32,12 +32,6 @@ class PlanHeader:
     compute_capabilities: tuple[int, ...] | None
 
 
-def is_plan(path: Path) -> bool:
-    """Whether a file begins as an engine does."""
-    with path.open("rb") as file:
-        return file.read(4) in MAGIC
-
-
 def read_header(path: Path) -> PlanHeader:
     """The header of an engine file. Raises ModelError for a file that is none, or is cut off."""
     if not path.is_file():
@@ -85,6 +79,15 @@ def require_loadable(
         names = ", ".join(f"sm_{sm}" for sm in header.compute_capabilities) or "no GPU known here"
         raise ModelError(f"{path} was built for {names}, and this is sm_{compute_capability}", REBUILD)
     return header
+
+
+def not_onnx(path: Path, error: Exception) -> ModelError:
+    """The error for a file that is no ONNX, which says so where it is an engine, or a part of one."""
+    with path.open("rb") as file:
+        if file.read(4) not in MAGIC:
+            return ModelError(f"{path} is not an ONNX file: {error}", "Name an .onnx file that export wrote.")
+    header = read_header(path)
+    return ModelError(f"{path} is an engine of {header.runtime} {header.version}", "Name the ONNX file it is from.")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from edgekd.errors import BackendError
 from edgekd.export.tensorrt._process import run
-from edgekd.export.tensorrt.driver import other_gpu
 from edgekd.export.tensorrt.log import last_lines
 from edgekd.export.tensorrt.request import BuildRequest
 from edgekd.profile.devices import Device
+from edgekd.profile.driver import other_gpu
 
 CHILD = Path(__file__).with_name("_child.py")
 RTX_SMS = (75, 80, 86, 89, 120, 121)  # Turing, A100, Ampere, Ada, Blackwell; not Orin, Hopper or Thor
