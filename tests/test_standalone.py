@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -77,6 +79,44 @@ def test_export_then_profile(precision: str, request: pytest.FixtureRequest, tmp
     rows = json.loads(done.stdout)
     assert [(row["batch"], row["n"], row["precision"]) for row in rows] == [(1, 200, precision), (4, 200, precision)]
     assert all(0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("target", "opset", "exported"),
+    [("jetson-nano", None, 13), ("jetson-agx-orin-64gb", None, 17), ("rtx-4090", 19, 19), ("x86-cpu", None, 18)],
+)
+def test_the_target_decides_the_opset(
+    target: str, opset: int | None, exported: int, checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ["export", checkpoint, "--target", target, "--out", tmp_path / "onnx", "--json"]
+    done = edgekd(*words, *(["--opset", opset] if opset else []))
+    assert done.exit_code == 0, done.output
+    model = json.loads(done.stdout)
+    graph = onnx.load(model["path"])
+    assert model["opset"] == graph.opset_import[0].version == exported
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    assert metadata["edgekd.fingerprint"] == Checkpoint.load(checkpoint).fingerprint()
+    assert json.loads(metadata["edgekd.preprocessing"])["size"] == [8, 8]
+    assert edgekd(*words, *(["--opset", opset] if opset else [])).exit_code == 0  # cached
+
+
+def test_a_target_and_its_opset_must_agree(checkpoint: Path, quantized: Path, tmp_path: Path) -> None:
+    words = ["--target", "jetson-nano", "--out", tmp_path / "out"]
+    done = edgekd("export", checkpoint, *words, "--opset", 17)
+    assert done.exit_code == 2 and "export.opset: 17, and TensorRT 8.2.1" in done.stderr
+    done = edgekd("export", quantized, *words)
+    assert done.exit_code == 2 and "quantize.scheme: ort is for onnxruntime" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_is_not_profiled_as_a_graph(tmp_path: Path) -> None:
+    file = tmp_path / "student.engine"
+    file.write_bytes((b"ftrt" + struct.pack("<IQQ", 0, 1, 100) + bytes([8, 5, 2, 2])).ljust(100, b"\0"))
+    with pytest.raises(ModelError, match="is an engine of tensorrt 8.5.2.2"):
+        read_onnx(file)
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ModelError, match="its header says 100 bytes, and it has 50"):
+        read_onnx(file)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a graph at all"])

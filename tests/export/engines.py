@@ -76,7 +76,7 @@ if "--saveEngine" in options:
 print("&&&& PASSED", banner)
 """
 
-SIMULATED_TENSORRT = '''"""Simulated: what a build touches of TensorRT's Python API; it writes down what is asked of it."""
+SIMULATED_TENSORRT = '''"""Simulated: what a build touches of TensorRT's Python API; asked for, written down."""
 
 import json, os, struct
 from enum import IntEnum
