@@ -99,8 +99,27 @@ def distill_speed(found: list[Line]) -> str:
     )
 
 
+def engines(found: list[Line]) -> str:
+    line = found[-1]
+    f = line["figures"]
+    rows = []
+    for row in f["engines"]:
+        seconds = " and ".join(f"{value:.1f}" for value in row["seconds"])
+        same = "yes" if row["differ"] is None else row["differ"]
+        rows.append([f"{row['student']}, sm_{row['sm']}", f"{row['bytes'] / 1e6:.2f} MB", seconds, same])
+    taken: dict[str, list[str]] = {}
+    for row in f["opsets"]:
+        taken.setdefault(row["student"], []).append(f"{row['opset']}{' (refused)' if 'refused' in row else ''}")
+    opsets = "; ".join(f"{student}: {', '.join(names)}" for student, names in taken.items())
+    return (
+        f"Engines of {f['student']}, by {f['builder']} without a GPU; none was run.\n"
+        f"Opsets its parser and builder take: {opsets}. Made by `{line['command']}` ({line['date']}).\n\n"
+        f"{table(['student', 'engine', 'seconds', 'same bytes again'], rows)}\n"
+    )
+
+
 PARTS: dict[str, Callable[[list[Line]], str]] = {
-    draw.__name__: draw for draw in (cifar10, search_rank, distill_accuracy, distill_speed, resume)
+    draw.__name__: draw for draw in (cifar10, search_rank, distill_accuracy, distill_speed, engines, resume)
 }
 
 

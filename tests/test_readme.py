@@ -39,7 +39,7 @@ def test_cheap_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     ran = []
     for words in EDGEKD:
-        if words[0] in CHEAP or "--dry-run" in words:
+        if words[0] in CHEAP or (words[0] == "compress" and "--dry-run" in words):
             done = CliRunner().invoke(app, words)
             assert done.exit_code == 0, (words, done.output)
             ran.append(words[0])
