@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd import processes
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
 from edgekd.catalog import METHODS, SCHEMES, SCORERS, SPACES, find
-from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
+from edgekd.config import RunConfig, TeacherConfig, TrainConfig, map_names, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, StageResult, digest_file, fingerprint, write_json
@@ -312,7 +312,8 @@ class Chain:
             return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
         if name == "distill":
             distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
-            methods = [[_identity(m.name), m.options, m.factor] for m in self.methods]
+            named = [(map_names({m.name: m.options}, _identity), m.factor) for m in self.methods]
+            methods = [[name, options, factor] for entry, factor in named for name, options in entry.items()]
             others = [_teacher_inputs(teacher) for teacher in config.teachers]
             own = {"config": distill, "methods": methods, "teachers": others}
             return {**common, "student": self.student.fingerprint(), **own}

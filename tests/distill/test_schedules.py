@@ -43,7 +43,7 @@ def test_progress_and_cosine_by_hand() -> None:
 )
 def test_a_run_of_unknown_length_is_refused(method: Method, option: str) -> None:
     name = type(method).__name__.lower()
-    with pytest.raises(ConfigError, match=rf"distill.method {name}: {option} is a share of the run.*\nGive Setup"):
+    with pytest.raises(ConfigError, match=rf"distill.method {name}: {option} follows the run.*\nGive Setup"):
         method.prepare(setup(side(SLIM_CNN), side(WIDE_CNN), steps=0))
 
 

@@ -36,11 +36,13 @@ class LogitMethod(Method):
         assert teacher is not None
         with torch.autocast(student.logits.device.type, enabled=False):
             logits = student.logits.float()
-            ce = hard_loss(logits, batch.labels, self.label_smoothing)
-            return {"ce": self.ce_weight * ce, **self.terms(logits, teacher.logits.float(), batch, step)}
+            terms = self.terms(logits, teacher.logits.float(), batch, step)
+            if "ce" in terms:
+                return terms
+            return {"ce": self.ce_weight * hard_loss(logits, batch.labels, self.label_smoothing), **terms}
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The method's own named, weighted scalar terms."""
+        """The method's own named, weighted scalar terms; `ce` among them takes the place of the plain label term."""
         raise NotImplementedError(f"{type(self).__name__} has no terms")
 
 
