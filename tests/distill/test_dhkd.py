@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.config import method_choices
+from edgekd.distill.methods import dhkd
 from edgekd.distill.methods._base import Outputs
 from edgekd.distill.methods._combined import make_method
 from edgekd.distill.methods.dhkd import DHKD, log_cosh_loss, reached
@@ -97,8 +98,8 @@ class Trunk(nn.Module):
         self.rest.weight.data = self.own.weight.data + 0.1 * torch.randn(1, 4)
         self.x = torch.randn(16, 6)
 
-    def terms(self) -> dict[str, Tensor]:
-        z = self.trunk(self.x)
+    def terms(self, rows: slice = slice(None)) -> dict[str, Tensor]:
+        z = self.trunk(self.x[rows]).relu()
         return {"ce": self.rest(z).mean(), "dhkd": self.sign * self.own(z).mean()}
 
     def grads(self) -> Mapping[str, Tensor]:
@@ -127,6 +128,27 @@ def test_what_works_against_the_rest_is_taken_out_of_the_shared_gradient(sign: f
     made(align=True).backward(net.terms())
     for key, grad in net.grads().items():
         assert torch.allclose(grad, own.get(key, 0) + rest.get(key, 0), atol=1e-6), key
+
+
+def test_several_processes_project_the_mean_of_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, method = Trunk(-1.0), made(align=True)
+    method.backward(net.terms())
+    whole = net.grads()
+    halves = (slice(0, 8), slice(8, 16))
+    shares: list[list[Tensor]] = []
+    monkeypatch.setattr(dhkd, "average", lambda values: shares.append([value.clone() for value in values]))
+    alone = []
+    for rows in halves:
+        method.backward(net.terms(rows))
+        alone.append(net.grads())
+    monkeypatch.setattr(
+        dhkd, "average", lambda values: [v.copy_((a + b) / 2) for v, a, b in zip(values, *shares, strict=True)]
+    )
+    for rows in halves:
+        method.backward(net.terms(rows))
+        assert all(torch.allclose(grad, whole[key], atol=1e-6) for key, grad in net.grads().items())
+    after = (alone[0]["trunk.weight"] + alone[1]["trunk.weight"]) / 2  # of each one's own projection
+    assert not torch.allclose(after, whole["trunk.weight"], atol=1e-4)
 
 
 def test_gradients_add_to_those_that_are_there() -> None:

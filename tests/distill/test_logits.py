@@ -124,6 +124,9 @@ def test_a_step_against_the_gradient_lowers_the_loss(name: str) -> None:
         ("wkd", "eta", 0),
         ("wkd", "iterations", 2.5),
         ("mlkd", "ce_weight", -0.1),
+        ("pld", "floor", 1.5),
+        ("topkld", "temperature", 0),
+        ("mixkd", "mixed", 2),
         ("dkd", "label_smoothing", 2),
     ],
 )
