@@ -36,10 +36,8 @@ class LogitMethod(Method):
         assert teacher is not None
         with torch.autocast(student.logits.device.type, enabled=False):
             logits = student.logits.float()
-            terms = self.terms(logits, teacher.logits.float(), batch, step)
-            if "ce" in terms:
-                return terms
-            return {"ce": self.ce_weight * hard_loss(logits, batch.labels, self.label_smoothing), **terms}
+            ce = hard_loss(logits, batch.labels, self.label_smoothing)
+            return {"ce": self.ce_weight * ce, **self.terms(logits, teacher.logits.float(), batch, step)}
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         """The method's own named, weighted scalar terms; `ce` among them takes the place of the plain label term."""
