@@ -20,6 +20,7 @@ class MethodRow(Row):
     owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
     permutable: bool = True  # the loss does not depend on the order of a batch
     ships_extra: bool = False  # `export` returns more than the plain student
+    top_logits: int = 0  # of an image's largest, how many stored targets must hold; of no matter with `all_logits`
     refuses: Mapping[str, str] = field(default_factory=dict)  # methods that it cannot be listed with, and why
 
     @property

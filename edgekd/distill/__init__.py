@@ -127,6 +127,11 @@ def _layout(row: MethodRow, classes: int, embedding: int, config: DistillConfig)
             f"distill.targets: {row.name} needs the logits of all {classes} classes, and replay would store {top}",
             f"Set distill.targets to live, or distill.top_k to {classes}.",
         )
+    if top < row.top_logits:
+        raise ConfigError(
+            f"distill.targets: {row.name} reads the {row.top_logits} largest logits, and replay would store {top}",
+            f"Set distill.targets to live, or distill.top_k to {row.top_logits}.",
+        )
     return Layout(classes, top, embedding)
 
 

@@ -86,9 +86,9 @@ def test_the_first_choices_are_those_of_the_whole_ranking() -> None:
 
 
 def test_a_short_ranking_needs_no_stored_tail() -> None:
-    for options, needs in (({}, ("labels", "all_logits")), ({"top": 3}, ("labels",))):
+    for options, needs, top in (({}, ("labels", "all_logits"), 0), ({"top": 3}, ("labels",), 3)):
         _, row = make_method([MethodChoice("pld", options)], 0.0, 0)
-        assert row.needs == needs
+        assert (row.needs, row.top_logits) == (needs, top)
 
 
 def test_a_floor_holds_the_label_against_a_wrong_teacher() -> None:

@@ -246,6 +246,8 @@ def test_what_ships_around_the_student_is_built_again(data: Dataset, teacher: Mo
             "distill.progressive: Regress compares feature maps",
         ),
         ({"method": "making_methods:Everything", "top_k": 3}, "needs the logits of all 10 classes, and .* store 3"),
+        ({"method": {"topkld": {"k": 4}}, "top_k": 3}, "topkld reads the 4 largest logits, and replay would store 3"),
+        ({"method": [{"taid": {"method": {"pld": {"top": 4}}}}, "rkd"], "top_k": 3}, "reads the 4 largest logits"),
         ({"method": "making_methods:Shipping"}, "distill.ema: Shipping ships more than the student"),
         ({"method": "mixkd", "mixup": 0.2}, "distill.mixup: mixkd mixes the images itself"),
         ({"batch_size": 64, "accumulate": 3}, "batch_size 64 cannot be split into 3 parts"),

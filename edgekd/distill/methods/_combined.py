@@ -145,6 +145,7 @@ def _joined(rows: Sequence[MethodRow]) -> MethodRow:
         tasks=tuple(task for task in rows[0].tasks if all(task in row.tasks for row in rows)),
         min_classes=max(row.min_classes for row in rows),
         owns_labels=True,
+        top_logits=max(row.top_logits for row in rows),
         permutable=all(row.permutable for row in rows),
         ships_extra=any(row.ships_extra for row in rows),
     )

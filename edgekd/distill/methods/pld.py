@@ -64,7 +64,7 @@ def choices(
 
 
 class PLD(LogitMethod):
-    """`top` None ranks all classes; stored targets hold a ranking of no more than `distill.top_k`."""
+    """`top` None ranks all classes."""
 
     minimum = None  # 0 only at infinite gaps
 
@@ -79,7 +79,7 @@ class PLD(LogitMethod):
         self.temperature, self.top, self.floor = temperature, top, floor
 
     def row(self, row: MethodRow) -> MethodRow:
-        return row if self.top is None else replace(row, needs=("labels",))
+        return row if self.top is None else replace(row, needs=("labels",), top_logits=self.top)
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         weights, costs = choices(student, teacher, batch.labels, self.temperature, self.top)

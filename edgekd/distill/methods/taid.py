@@ -103,8 +103,8 @@ class TAID(Method):
         self.steps = 0  # of the run
 
     def row(self, row: MethodRow) -> MethodRow:
-        wrapped = self.wrapped
-        return replace(row, needs=wrapped.needs, min_classes=wrapped.min_classes, permutable=wrapped.permutable)
+        wrapped = {key: getattr(self.wrapped, key) for key in ("needs", "min_classes", "top_logits", "permutable")}
+        return replace(row, **wrapped)
 
     def prepare(self, setup: Setup) -> None:
         self.steps = run_steps(self, setup, "t")

@@ -16,10 +16,13 @@ classification; where k reaches the number of classes it is the plain forward KL
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgekd.catalog import MethodRow
 from edgekd.distill.methods._base import Batch
 from edgekd.distill.methods._logits import LogitMethod, not_negative, positive
 from edgekd.errors import ConfigError
@@ -44,6 +47,9 @@ class TopKLD(LogitMethod):
         if k < 1:
             raise ConfigError(f"distill.method topkld: k is {k}", "Write 1 or a number above it.")
         self.k, self.temperature, self.ce_weight = k, temperature, ce_weight
+
+    def row(self, row: MethodRow) -> MethodRow:
+        return replace(row, top_logits=self.k)
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
         forward, reverse = topkld_parts(student, teacher, self.k, self.temperature)
