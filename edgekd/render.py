@@ -129,6 +129,8 @@ def method(record: Mapping[str, Any], as_json: bool) -> None:
     shown = ("family", "paper", "needs", "replay", "owns_labels", "min_classes", "ships_extra", "anchor")
     for key in shown:
         print(f"{key.replace('_', ' '):<12} {_cell(record[key])}")
+    if record["refuses"]:
+        print(f"{'refuses':<12} {_cell(list(record['refuses']))}")
     print("options")
     for name, default in record["options"].items():
         short = float(f"{default:.5g}") if isinstance(default, float) else default  # 1/12 has no end

@@ -364,6 +364,7 @@ def test_one_method(tmp_path: Path) -> None:
     shown = edgekd("methods", "show", "kd").stdout
     assert "T^2 KL(" in shown and "Hinton et al. 2015" in shown and "temperature = 4.0" in shown
     assert "warmup = 0.083333\n" in edgekd("methods", "show", "dkd").stdout
+    assert "refuses      crd ofakd\n" in edgekd("methods", "show", "mixkd").stdout
     unknown = edgekd("methods", "show", "kdd")
     assert unknown.exit_code == 2 and "Known: kd" in unknown.stderr
     own = tmp_path / "my.py"
