@@ -69,10 +69,14 @@ def quantization(report: dict[str, Any]) -> list[Remark]:
             f" the most accurate one is taken, which loses {100 * lost:.2f} after calibration."
         )
         found.append(Remark("over budget", text, bad=True))
+    kept = record.get("kept_float") or []
+    if mixed and len(kept) == len(mixed["layers"]):
+        text = f"every one of {len(kept)} layers is kept float: nothing is quantized."
+        found.append(Remark("all float", text, bad=True))
     if "qad_skipped" in record:
         found.append(Remark("QAD skipped", f"{record['qad_skipped']}."))
-    if record.get("kept_float"):
-        found.append(Remark("kept float", f"{', '.join(record['kept_float'])}."))
+    if kept:
+        found.append(Remark("kept float", f"{', '.join(kept)}."))
     return found
 
 

@@ -314,6 +314,14 @@ def test_mixed_precision_is_drawn(tmp_path: Path) -> None:
     assert f"{len(gains) - SENSITIVE} more layers" in text(page)
 
 
+def test_a_student_that_is_all_float_is_not_called_quantized(tmp_path: Path) -> None:
+    report = collect(write_run(tmp_path, budget=0.001))
+    assert [remark.label for remark in remarks.quantization(report)] == ["kept float"]
+    report["quantize"]["kept_float"] = [row["layer"] for row in report["quantize"]["mixed"]["layers"]]
+    first, _ = remarks.quantization(report)
+    assert first.bad and first.text == "every one of 21 layers is kept float: nothing is quantized."
+
+
 def test_the_front_is_marked_with_its_float_layers(tmp_path: Path) -> None:
     quantize = collect(write_run(tmp_path, budget=0.001))["quantize"]
     svg = charts.mixed(quantize["mixed"], quantize["fp32"]["val_top1"])
