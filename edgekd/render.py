@@ -257,15 +257,17 @@ def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:
 
 
 def report(record: Mapping[str, Any], run: Path, as_json: bool) -> None:
-    """The ledger, the latencies, the stages, and where the page is."""
+    """The ledger, the latencies, what is to be said of quantization, the stages, and where the page is."""
     if as_json:
         emit(record)
         return
-    from edgekd.report.terminal import latency_table, ledger_table
+    from edgekd.report.terminal import latency_table, ledger_table, remark_lines
 
     for key, drawn in (("ledger", ledger_table), ("latency", latency_table)):
         if record.get(key):
             _console().print(drawn(dict(record)))
+    for line in remark_lines(dict(record)):
+        _console().print(line)
     stages = record.get("stages", [])
     for stage in stages:
         cost = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"

@@ -33,6 +33,7 @@ SETTINGS = {
     "distill.checkpoint_seconds": 0.01,
     "quantize.calibration": 64,
     "quantize.qad.epochs": 0.5,
+    "quantize.qad.tolerance": None,
     "profile.batches": (1, 4),
 }
 STAGES = ["teacher", "search", "distill", "quantize", "export", "profile"]

@@ -129,7 +129,8 @@ def quantize(
     record |= {**options, "ptq": finish("ptq", prepared, started), "chosen": "ptq"}
     gap, allowed = judge.fp32["val_top1"] - record["ptq"]["val_top1"], config.qad.tolerance
     if config.qad.epochs > 0 and allowed is not None and gap <= allowed:
-        record["qad_skipped"] = f"PTQ is {100 * gap:.2f} points below FP32, and {100 * allowed:g} are allowed"
+        where = f"{abs(100 * gap):.2f} points {'below' if gap > 0 else 'above'} FP32"
+        record["qad_skipped"] = f"PTQ is {where}, and {100 * allowed:g} below are allowed"
         progress.note(f"QAD skipped: {record['qad_skipped']}")
     elif config.qad.epochs > 0:
         started = time.perf_counter()
