@@ -23,10 +23,13 @@ from edgekd.stage import write_json
 REPORT: dict[str, Any] = {
     "ledger": [],
     "latency": [],
+    "verdict": {"students": []},
+    "quantize": None,
+    "lint": {},
     "stages": [{"name": "search", "seconds": 1.5, "cached": True, "fingerprint": "ab"}],
 }
 COMMANDS = ["compress", "search", "distill", "quantize", "export", "profile", "report", "status"]
-COMMANDS += ["init", "methods", "spaces", "scorers", "targets", "doctor"]
+COMMANDS += ["init", "methods", "spaces", "scorers", "targets", "doctor", "lint"]
 
 
 def edgekd(*arguments: object) -> Any:
