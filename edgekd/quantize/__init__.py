@@ -65,7 +65,7 @@ def quantize(
     here = device.backend in BACKENDS
     backend = device.backend if here else "onnxruntime-reference"
     judge = Judge((float_student, float_teacher), (student.spec, teacher), data, device, backend, config.qad)
-    images = _calibration(data, config.calibration, seed)
+    images = calibration_images(data, config.calibration, seed)
 
     def calibrated() -> GraphModule:
         prepared = prepare(float_student, student.spec.input_shape, row.load()(**options))
@@ -157,7 +157,7 @@ def quantize(
     return checkpoint
 
 
-def _calibration(data: Dataset, n: int, seed: int) -> NDArray[np.uint8]:
+def calibration_images(data: Dataset, n: int, seed: int) -> NDArray[np.uint8]:
     """`n` training images, not augmented, drawn from the seed: [n, H, W, C]. Raises ConfigError for one class alone."""
     order = np.random.default_rng([*b"calibration", seed]).permutation(len(data.train))
     chosen = np.sort(order[:n])
