@@ -28,7 +28,9 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
                 for name, part in slices.items()
             ]
     except SafetensorError as error:
-        raise ModelError(f"{checkpoint.weights} is no safetensors file: {error}", "Distill or quantize again.") from None
+        raise ModelError(
+            f"{checkpoint.weights} is no safetensors file: {error}", "Distill or quantize again."
+        ) from None
     numbers: Counter[str] = Counter()
     for tensor in tensors:
         numbers[tensor["dtype"]] += prod(tensor["shape"])

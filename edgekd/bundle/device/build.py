@@ -22,20 +22,20 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def tensorrt_version(trtexec: str) -> str:
-    """"8.5.2" of the banner `[TensorRT v8502]`, "10.3.0" of `[TensorRT v100300]`. Raises Failed."""
+    """ "8.5.2" of the banner `[TensorRT v8502]`, "10.3.0" of `[TensorRT v100300]`. Raises Failed."""
     try:
         done = subprocess.run([trtexec, "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except OSError as error:
-        raise Failed("{} does not run: {}".format(trtexec, error), "Set TRTEXEC to its path.") from None
+        raise Failed(f"{trtexec} does not run: {error}", "Set TRTEXEC to its path.") from None
     banner = re.search(r"\[TensorRT v([0-9.]+)\]", done.stdout.decode(errors="replace"))
     if banner is None:
-        raise Failed("{} does not say its version".format(trtexec), "Set TRTEXEC to TensorRT's own program.")
+        raise Failed(f"{trtexec} does not say its version", "Set TRTEXEC to TensorRT's own program.")
     digits = banner.group(1)
     if "." in digits:
         return ".".join(digits.split(".")[:3])
     number, ten = int(digits), len(digits) > 4  # major * 1000 up to version 8, major * 10000 from 10 on
     major = number // (10000 if ten else 1000)
-    return "{}.{}.{}".format(major, number // 100 % (100 if ten else 10), number % 100)
+    return f"{major}.{number // 100 % (100 if ten else 10)}.{number % 100}"
 
 
 def command(engine: Dict[str, Any], version: str) -> List[str]:
@@ -47,7 +47,7 @@ def command(engine: Dict[str, Any], version: str) -> List[str]:
         ):
             return list(row["options"])
     known = ", ".join("{} to {}".format(row["from"], row["before"] or "any later") for row in engine["commands"])
-    what = "build.json has no options for TensorRT {}: it has {}".format(version, known)
+    what = f"build.json has no options for TensorRT {version}: it has {known}"
     raise Refused(what, "Export a bundle for a target with that TensorRT.")
 
 
@@ -64,7 +64,7 @@ def build(name: str, engine: Dict[str, Any], trtexec: str, version: str, bundle:
     with open(plan + ".log", "wb") as log:
         code = subprocess.run(full, stdout=log, stderr=subprocess.STDOUT, cwd=HERE).returncode
     if code != 0 or not os.path.isfile(plan):
-        raise Failed("trtexec ended with exit code {} on {}".format(code, name), "Read {}.log".format(plan))
+        raise Failed(f"trtexec ended with exit code {code} on {name}", f"Read {plan}.log")
     record = {
         "engine_sha256": manifest.digest(HERE, model["engine"]),
         "onnx_sha256": bundle["files"][model["path"]]["sha256"],
@@ -91,7 +91,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         names = chosen.models or [bundle["default"]]
         unknown = [name for name in names if name not in engines]
         if unknown:
-            raise Refused("the bundle has no model {!r}".format(unknown[0]), "It has {}.".format(", ".join(engines)))
+            raise Refused(f"the bundle has no model {unknown[0]!r}", "It has {}.".format(", ".join(engines)))
         version = tensorrt_version(chosen.trtexec)
         manifest.check_tensorrt(bundle, version)
         for name in names if chosen.dry_run else ():
@@ -105,7 +105,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         for name in names:
             build(name, engines[name], chosen.trtexec, version, bundle)
     except Refused as error:
-        sys.stderr.write("error: {}\n{}\n".format(error.what, error.fix))
+        sys.stderr.write(f"error: {error.what}\n{error.fix}\n")
         return error.exit_code
     print("now run: python3 verify.py")
     return 0

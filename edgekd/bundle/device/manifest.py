@@ -22,6 +22,7 @@ FORMAT = 1
 MANIFEST, DIGESTS, SIGNATURE = "MANIFEST.json", "MANIFEST.sha256", "MANIFEST.json.sig"
 OUTSIDE = (MANIFEST, DIGESTS, SIGNATURE)  # files that the list itself does not name
 KEYS = ("files", "built", "models", "default", "target", "requires")
+LARGEST = 16 << 20  # bytes of one of these
 SHOWN = 6  # faults in one message
 AS_IT_WAS = "Fetch the bundle again, and change none of its files."
 
@@ -34,7 +35,7 @@ class Refused(Exception):
     exit_code = 2
 
     def __init__(self, what: str, fix: str) -> None:
-        super().__init__("{}\n{}".format(what, fix))
+        super().__init__(f"{what}\n{fix}")
         self.what = what
         self.fix = fix
 
@@ -51,9 +52,9 @@ def opened(path: str) -> Iterator[str]:
     if os.path.isdir(path):
         yield path
     elif not os.path.isfile(path):
-        raise Refused("{} does not exist".format(path), "Name a bundle: its directory or its zip file.")
+        raise Refused(f"{path} does not exist", "Name a bundle: its directory or its zip file.")
     elif not zipfile.is_zipfile(path):
-        raise Refused("{} is no zip file".format(path), "Name a bundle: its directory or its zip file.")
+        raise Refused(f"{path} is no zip file", "Name a bundle: its directory or its zip file.")
     else:
         with tempfile.TemporaryDirectory(prefix="bundle-") as root:
             unpack(path, root)
@@ -68,26 +69,28 @@ def unpack(path: str, root: str) -> None:
             names = [entry.filename for entry in entries]
             for entry in entries:
                 require_plain(entry.filename, path)
+                if entry.filename in OUTSIDE and entry.file_size > LARGEST:
+                    raise Refused(f"{path}: {entry.filename} has {entry.file_size} bytes", AS_IT_WAS)
                 kind = stat.S_IFMT(entry.external_attr >> 16)
                 if kind not in (0, stat.S_IFREG):
                     what = "a link" if kind == stat.S_IFLNK else "no plain file"
-                    raise Refused("{}: {} is {}".format(path, entry.filename, what), "A bundle holds plain files only.")
+                    raise Refused(f"{path}: {entry.filename} is {what}", "A bundle holds plain files only.")
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise Refused("{}: {} is in it twice".format(path, twice[0]), AS_IT_WAS)
+                raise Refused(f"{path}: {twice[0]} is in it twice", AS_IT_WAS)
             if MANIFEST not in names:
-                raise Refused("{} holds no {} at its top".format(path, MANIFEST), "Name a bundle that edgekd wrote.")
+                raise Refused(f"{path} holds no {MANIFEST} at its top", "Name a bundle that edgekd wrote.")
             listed = read(archive.read(MANIFEST))["files"]
             for entry in entries:
                 if entry.filename not in listed and entry.filename not in OUTSIDE:
-                    raise Refused("{}: {} is not in its manifest".format(path, entry.filename), AS_IT_WAS)
+                    raise Refused(f"{path}: {entry.filename} is not in its manifest", AS_IT_WAS)
                 size = listed.get(entry.filename, {}).get("bytes", entry.file_size)
                 if entry.file_size != size:
-                    text = "{}: {} has {} bytes, not {}"
-                    raise Refused(text.format(path, entry.filename, entry.file_size, size), AS_IT_WAS)
+                    text = f"{path}: {entry.filename} has {entry.file_size} bytes, not {size}"
+                    raise Refused(text, AS_IT_WAS)
             need, have = sum(entry.file_size for entry in entries), shutil.disk_usage(root).free
             if need > have:
-                text = "{} takes {} bytes unpacked, and {} are free".format(path, need, have)
+                text = f"{path} takes {need} bytes unpacked, and {have} are free"
                 raise Refused(text, "Free some space, or set TMPDIR.")
             for entry in entries:
                 target = os.path.join(root, *entry.filename.split("/"))
@@ -95,14 +98,14 @@ def unpack(path: str, root: str) -> None:
                 with archive.open(entry) as source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise Refused("{} is broken: {}".format(path, error), AS_IT_WAS) from None
+        raise Refused(f"{path} is broken: {error}", AS_IT_WAS) from None
 
 
 def require_plain(name: str, where: str) -> None:
     """Raises Refused for a name that would leave the bundle's directory, or means something else on other systems."""
     parts = name.split("/")
     if not name or any(part in ("", ".", "..") for part in parts) or re.search(r'[\x00-\x1f\\:*?"<>|]', name):
-        raise Refused("{}: the name {!r} leaves the bundle".format(where, name), "Do not unpack it; ask who made it.")
+        raise Refused(f"{where}: the name {name!r} leaves the bundle", "Do not unpack it; ask who made it.")
 
 
 def read(content: bytes) -> Dict[str, Any]:
@@ -116,7 +119,7 @@ def read(content: bytes) -> Dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise Refused("{} is no manifest of a bundle".format(MANIFEST), AS_IT_WAS)
+        raise Refused(f"{MANIFEST} is no manifest of a bundle", AS_IT_WAS)
     if manifest.get("format") != FORMAT:
         text = "{} has format {}, and this program reads format {}".format(MANIFEST, manifest.get("format"), FORMAT)
         raise Refused(text, "Use the verify.py that lies in the bundle.")
@@ -131,7 +134,7 @@ def load(root: str) -> Dict[str, Any]:
         with open(os.path.join(root, MANIFEST), "rb") as file:
             return read(file.read())
     except OSError:
-        raise Refused("{} holds no {}".format(root, MANIFEST), "Name a bundle that edgekd wrote.") from None
+        raise Refused(f"{root} holds no {MANIFEST}", "Name a bundle that edgekd wrote.") from None
 
 
 def check(root: str, public: Optional[str] = None) -> Dict[str, Any]:
@@ -143,40 +146,40 @@ def check(root: str, public: Optional[str] = None) -> Dict[str, Any]:
     if public is not None:
         check_signature(root, public)
     manifest = load(root)
-    faults = ["{} is missing".format(name) for name in manifest["files"] if not _there(root, name)]
+    faults = [f"{name} is missing" for name in manifest["files"] if not _there(root, name)]
     for name, kind in _entries(root):
         listed = manifest["files"].get(name)
         if kind != "file":
-            faults.append("{} is {}".format(name, kind))
+            faults.append(f"{name} is {kind}")
         elif listed is None:
             if name not in OUTSIDE and name not in manifest["built"]:
-                faults.append("{} is not in the manifest".format(name))
+                faults.append(f"{name} is not in the manifest")
         elif os.path.getsize(os.path.join(root, name)) != listed["bytes"] or digest(root, name) != listed["sha256"]:
-            faults.append("{} is not the file that the manifest lists".format(name))
+            faults.append(f"{name} is not the file that the manifest lists")
     if faults:
-        more = " and {} more".format(len(faults) - SHOWN) if len(faults) > SHOWN else ""
+        more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise Refused("; ".join(sorted(faults)[:SHOWN]) + more, AS_IT_WAS)
     return manifest
 
 
 def _check_manifest(root: str) -> None:
     if not _there(root, MANIFEST):
-        raise Refused("{} holds no {}".format(root, MANIFEST), "Name a bundle that edgekd wrote.")
+        raise Refused(f"{root} holds no {MANIFEST}", "Name a bundle that edgekd wrote.")
     expected = [MANIFEST] + ([SIGNATURE] if _there(root, SIGNATURE) else [])
     if not _there(root, DIGESTS):
-        raise Refused("{} is missing".format(DIGESTS), AS_IT_WAS)
+        raise Refused(f"{DIGESTS} is missing", AS_IT_WAS)
     with open(os.path.join(root, DIGESTS), "rb") as file:
         found = file.read()
     for name in expected:
-        if "{}  {}".format(digest(root, name), name).encode() not in found.split(b"\n"):
-            raise Refused("{} does not have the digest in {}: one of them was changed".format(name, DIGESTS), AS_IT_WAS)
+        if f"{digest(root, name)}  {name}".encode() not in found.split(b"\n"):
+            raise Refused(f"{name} does not have the digest in {DIGESTS}: one of them was changed", AS_IT_WAS)
     if found != digests(root, expected):
-        raise Refused("{} was changed".format(DIGESTS), AS_IT_WAS)
+        raise Refused(f"{DIGESTS} was changed", AS_IT_WAS)
 
 
 def digests(root: str, names: List[str]) -> bytes:
     """The content of `MANIFEST.sha256`."""
-    return "".join("{}  {}\n".format(digest(root, name), name) for name in names).encode()
+    return "".join(f"{digest(root, name)}  {name}\n" for name in names).encode()
 
 
 def check_signature(root: str, public: str) -> None:
@@ -192,16 +195,16 @@ def check_signature(root: str, public: str) -> None:
             key = load_pem_public_key(file.read())
     except (OSError, ValueError) as error:
         fix = "Name the PEM file that `openssl pkey -pubout` wrote."
-        raise Refused("{} is no public key: {}".format(public, error), fix) from None
+        raise Refused(f"{public} is no public key: {error}", fix) from None
     if not isinstance(key, Ed25519PublicKey):
-        raise Refused("{} is no ed25519 key".format(public), "Name the key that belongs to the one that signed.")
+        raise Refused(f"{public} is no ed25519 key", "Name the key that belongs to the one that signed.")
     if not _there(root, SIGNATURE):
-        raise Refused("the bundle has no signature: {} is missing".format(SIGNATURE), "Ask for a signed one.")
+        raise Refused(f"the bundle has no signature: {SIGNATURE} is missing", "Ask for a signed one.")
     with open(os.path.join(root, MANIFEST), "rb") as file, open(os.path.join(root, SIGNATURE), "rb") as signature:
         try:
             key.verify(base64.b64decode(signature.read()), file.read())
         except (InvalidSignature, ValueError):
-            text = "{} is not signed with the key of {}".format(MANIFEST, public)
+            text = f"{MANIFEST} is not signed with the key of {public}"
             raise Refused(text, "Do not run it; ask who made it.") from None
 
 
@@ -269,11 +272,13 @@ def engine_record(root: str, model: Dict[str, Any]) -> Dict[str, Any]:
             record = json.load(file)
         return {key: record[key] for key in ("engine_sha256", "onnx_sha256", "compute_capability", "tensorrt")}
     except (OSError, ValueError, KeyError, TypeError):
-        raise Refused("{} does not say how {} was made".format(name, model["engine"]), "Run sh build.sh again.") from None
+        raise Refused(
+            "{} does not say how {} was made".format(name, model["engine"]), "Run sh build.sh again."
+        ) from None
 
 
 def check_tensorrt(manifest: Dict[str, Any], found: str) -> None:
-    """Raises Refused where the TensorRT here, such as "10.3.0", is outside the range that the target's systems bring."""
+    """Raises Refused where the TensorRT here, such as "10.3.0", is outside the range of the target's systems."""
     span = manifest["requires"]["tensorrt"]
     version = version_parts(found)
     low, high = version_parts(span["min"]), version_parts(span["max"]) if span["max"] else None

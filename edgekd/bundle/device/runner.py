@@ -1,11 +1,11 @@
 """Run a model of this bundle: numpy and ONNX Runtime, or numpy and TensorRT where build.sh has made the engine.
 
-    python3 runner.py --model student-int8 photo.png     the five likeliest classes (PNG and JPEG need Pillow)
-    python3 runner.py --model student-int8 images.npy    uint8 [N, H, W, C]
-    python3 runner.py --model student-int8 --time 200    latency at batch 1, in ms
+python3 runner.py --model student-int8 photo.png     the five likeliest classes (PNG and JPEG need Pillow)
+python3 runner.py --model student-int8 images.npy    uint8 [N, H, W, C]
+python3 runner.py --model student-int8 --time 200    latency at batch 1, in ms
 
-    runner = Runner(".")                                 from Python
-    runner.infer(pixels)["logits"]                       pixels: uint8 [N, H, W, C]
+runner = Runner(".")                                 from Python
+runner.infer(pixels)["logits"]                       pixels: uint8 [N, H, W, C]
 """
 
 import argparse
@@ -44,17 +44,17 @@ class OrtSession:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.version = "ONNX Runtime " + onnxruntime.__version__
         if provider not in onnxruntime.get_available_providers():
-            raise Failed("{} has no {}".format(self.version, provider), "Install the package that has it.")
+            raise Failed(f"{self.version} has no {provider}", "Install the package that has it.")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
             raise Failed(
-                "{} cannot load {}: {}".format(self.version, os.path.basename(path), str(error).strip()[:500]),
+                f"{self.version} cannot load {os.path.basename(path)}: {str(error).strip()[:500]}",
                 "Install the version that the manifest was made with, or a newer one.",
             ) from None
         self.provider = self._session.get_providers()[0]
         if self.provider != provider:  # it falls back to the processor without an error
-            raise Failed("{} runs on {} instead of {}".format(self.version, self.provider, provider), "Check CUDA.")
+            raise Failed(f"{self.version} runs on {self.provider} instead of {provider}", "Check CUDA.")
         self.batch = self._session.get_inputs()[0].shape[0]  # a name where it is dynamic
         self.outputs = [output.name for output in self._session.get_outputs()]
 
@@ -109,7 +109,7 @@ class Cuda:
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._driver, name)(*arguments)
         if code != 0:
-            raise Failed("the CUDA driver's {} gave error {}".format(name, code), "See nvidia-smi or tegrastats.")
+            raise Failed(f"the CUDA driver's {name} gave error {code}", "See nvidia-smi or tegrastats.")
 
 
 class TensorRtSession:
@@ -123,7 +123,7 @@ class TensorRtSession:
         try:
             import tensorrt
         except ImportError as error:
-            raise Failed("TensorRT's Python package is not there: {}".format(error), "Install JetPack's.") from None
+            raise Failed(f"TensorRT's Python package is not there: {error}", "Install JetPack's.") from None
         manifest.check_tensorrt(bundle, tensorrt.__version__)
         self.version = "TensorRT " + tensorrt.__version__
         self._cuda = Cuda()
@@ -133,7 +133,7 @@ class TensorRtSession:
             self._engine = self._runtime.deserialize_cuda_engine(file.read())
         if self._engine is None:
             name = os.path.basename(path)
-            raise Failed("{} refuses {}: see its log above".format(self.version, name), "Run sh build.sh here.")
+            raise Failed(f"{self.version} refuses {name}: see its log above", "Run sh build.sh here.")
         self._context = self._engine.create_execution_context()
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [n for n in names if self._engine.get_tensor_mode(n) == tensorrt.TensorIOMode.INPUT]
@@ -147,7 +147,7 @@ class TensorRtSession:
         for name, array in feeds.items():
             array = np.ascontiguousarray(array, self._types[name])
             if not self._context.set_input_shape(name, array.shape):
-                raise Failed("the engine takes no {} of shape {}".format(name, array.shape), "Use smaller batches.")
+                raise Failed(f"the engine takes no {name} of shape {array.shape}", "Use smaller batches.")
             self._cuda.upload(self._place(name, array.nbytes), array)
         results = {}
         for name in self.outputs:
@@ -192,7 +192,7 @@ class Runner:
         models = {row["name"]: row for row in bundle["models"]}
         name = model or bundle["default"]
         if name not in models:
-            raise Refused("the bundle has no model {!r}".format(name), "It has {}.".format(", ".join(models)))
+            raise Refused(f"the bundle has no model {name!r}", "It has {}.".format(", ".join(models)))
         self.model, self.target_runtime = models[name], bundle["target"]["runtime"]
         with open(os.path.join(root, "preprocessing.json")) as file:
             self.preprocessing = json.load(file)
@@ -204,7 +204,7 @@ class Runner:
             runtime = "tensorrt" if built and capability is not None else "onnxruntime"
         if runtime == "tensorrt":
             if not built:
-                raise Failed("{} has no engine yet".format(name), "Run sh build.sh on the device that runs it.")
+                raise Failed(f"{name} has no engine yet", "Run sh build.sh on the device that runs it.")
             path = os.path.join(root, self.model["engine"])
             self.session = TensorRtSession(path, bundle)  # type: Any
         else:
@@ -234,7 +234,9 @@ class Runner:
         expected = tuple(self.preprocessing[key] for key in ("height", "width", "channels"))
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected or not len(pixels):
             text = "images are {} {}, and the model takes uint8 [N, {}, {}, {}]"
-            raise Refused(text.format(pixels.dtype, list(pixels.shape), *expected), "Resize them; see preprocessing.json.")
+            raise Refused(
+                text.format(pixels.dtype, list(pixels.shape), *expected), "Resize them; see preprocessing.json."
+            )
         if self.preprocessing["dtype"] == "uint8":
             return pixels
         mean, std = (np.asarray(self.preprocessing[key], np.float64) for key in ("mean", "std"))
@@ -256,7 +258,8 @@ class Runner:
         samples.sort()
         ranks = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
         found = {key: samples[max(0, int(np.ceil(q * runs)) - 1)] for key, q in ranks.items()}  # nearest rank
-        return dict(found, mean_ms=sum(samples) / runs, n=runs, batch=1)
+        found["mean_ms"] = sum(samples) / runs
+        return dict({key: round(ms, 6) for key, ms in found.items()}, n=runs, batch=1)
 
 
 def read_images(path: str, preprocessing: Dict[str, Any]) -> Any:
@@ -266,15 +269,16 @@ def read_images(path: str, preprocessing: Dict[str, Any]) -> Any:
             return np.load(path)
         from PIL import Image, ImageOps
 
-        with Image.open(path) as picture:
+        with Image.open(path) as opened:
             size = (preprocessing["width"], preprocessing["height"])
-            picture = picture.convert("L" if preprocessing["channels"] == 1 else "RGB")
-            array = np.asarray(ImageOps.fit(picture, size, Image.BICUBIC))
-            return array.reshape((1,) + size[::-1] + (preprocessing["channels"],))
+            picture = opened.convert("L" if preprocessing["channels"] == 1 else "RGB")
+            bicubic = 3  # Image.BICUBIC, which newer versions of Pillow call Image.Resampling.BICUBIC
+            array = np.asarray(ImageOps.fit(picture, size, bicubic))
+            return array.reshape((1, size[1], size[0], preprocessing["channels"]))
     except ImportError:
-        raise Failed("{}: pictures need the Python package Pillow".format(path), "Install it, or pass a .npy.") from None
+        raise Failed(f"{path}: pictures need the Python package Pillow", "Install it, or pass a .npy.") from None
     except (OSError, ValueError) as error:
-        raise Refused("{} cannot be read: {}".format(path, error), "Name a picture or a .npy file.") from None
+        raise Refused(f"{path} cannot be read: {error}", "Name a picture or a .npy file.") from None
 
 
 def likeliest(outputs: Dict[str, Any], labels: Sequence[str], row: int, count: int = 5) -> List[Dict[str, Any]]:
@@ -304,7 +308,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             for row in range(len(next(iter(outputs.values())))):
                 print(json.dumps(dict(ran, image=path, row=row, top=likeliest(outputs, runner.labels, row))))
     except Refused as error:
-        sys.stderr.write("error: {}\n{}\n".format(error.what, error.fix))
+        sys.stderr.write(f"error: {error.what}\n{error.fix}\n")
         return error.exit_code
     return 0
 

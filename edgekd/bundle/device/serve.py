@@ -3,14 +3,15 @@
     pip install gunicorn prometheus-client
     PYTHONDONTWRITEBYTECODE=1 gunicorn --workers 1 --threads 4 --bind 127.0.0.1:8000 "serve:create_app()"
 
-    GET  /v2/health/live  /v2/health/ready      200 when it answers, and when the model is loaded and gave its goldens
-    GET  /v2/models/NAME                        inputs, outputs, labels
-    POST /v2/models/NAME/infer                  {"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, H, W, C],
-                                                 "data": [...]}]}; or the graph's own input by its name
-    GET  /metrics                               Prometheus: requests by status, seconds a request
+    GET  /v2/health/live, /v2/health/ready   200 once the bundle is whole, the model loaded and its goldens reached
+    GET  /v2/models/NAME                     inputs, outputs, labels
+    POST /v2/models/NAME/infer               {"inputs": [{"name": "pixels", "datatype": "UINT8",
+                                              "shape": [1, H, W, C], "data": [...]}]}
+                                             or the graph's own input by its name
+    GET  /metrics                            Prometheus: requests by status, seconds a request, images
 
-EDGEKD_MODEL, EDGEKD_RUNTIME, EDGEKD_PROVIDER and EDGEKD_THREADS choose as the options of runner.py do. One worker process:
-its threads share the model and the metrics.
+EDGEKD_MODEL, EDGEKD_RUNTIME, EDGEKD_PROVIDER and EDGEKD_THREADS choose as the options of runner.py do. One worker
+process: its threads share the model and the metrics.
 """
 
 import argparse
@@ -79,14 +80,14 @@ class App:
                 require(method == "POST", "405 Method Not Allowed", "infer takes POST")
                 body = self.answer(environ)
             else:
-                require(method == "GET", "405 Method Not Allowed", "{} takes GET".format(path))
+                require(method == "GET", "405 Method Not Allowed", f"{path} takes GET")
                 if path == "/metrics":
                     body, kind = generate_latest(), CONTENT_TYPE_LATEST
                 elif path in (model, "/v2"):
                     body = encode(self.describe() if path == model else {"name": "edgekd", "extensions": []})
                 else:
                     ready = ("/v2/health/live", "/v2/health/ready", model + "/ready")
-                    require(path in ready, "404 Not Found", "there is no {}; the model is {}".format(path, self.name))
+                    require(path in ready, "404 Not Found", f"there is no {path}; the model is {self.name}")
         except Rejected as error:
             status, body = error.status, encode({"error": str(error)})
         start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
@@ -99,7 +100,7 @@ class App:
         return {
             "name": self.name,
             "versions": ["1"],
-            "platform": "{} ({})".format(session.version, session.provider),
+            "platform": f"{session.version} ({session.provider})",
             "inputs": [pixels] + [tensor(row) for row in model["inputs"]],
             "outputs": [tensor(row) for row in model["outputs"]],
             "parameters": {"labels": self.runner.labels},
@@ -121,8 +122,7 @@ class App:
             SECONDS.labels(self.name).observe(time.perf_counter() - start)
 
     def infer(self, request: Any) -> Tuple[bytes, int]:
-        row = request["inputs"][0] if isinstance(request, dict) and len(request.get("inputs") or ()) == 1 else None
-        require(isinstance(row, dict), "400 Bad Request", "the request needs one entry in inputs")
+        row = only_input(request)
         array = read_tensor(row)
         known = {entry["name"]: entry for entry in self.runner.model["inputs"]}
         try:
@@ -137,9 +137,14 @@ class App:
                 with self.lock:
                     outputs = self.runner.infer_tensor(array)
         except Refused as error:
-            raise Rejected("400 Bad Request", "{}. {}".format(error.what, error.fix)) from None
+            raise Rejected("400 Bad Request", f"{error.what}. {error.fix}") from None
         rows = [
-            {"name": name, "datatype": TYPES[str(value.dtype)], "shape": list(value.shape), "data": value.ravel().tolist()}
+            {
+                "name": name,
+                "datatype": TYPES[str(value.dtype)],
+                "shape": list(value.shape),
+                "data": value.ravel().tolist(),
+            }
             for name, value in outputs.items()
         ]
         answer = {"model_name": self.name, "model_version": "1", "outputs": rows}
@@ -169,17 +174,25 @@ def read_body(environ: Dict[str, Any]) -> Any:
     except ValueError:
         length = 0
     require(length > 0, "411 Length Required", "the request needs a Content-Length")
-    require(length <= LARGEST_BODY, "413 Payload Too Large", "{} bytes, more than {}".format(length, LARGEST_BODY))
+    require(length <= LARGEST_BODY, "413 Payload Too Large", f"{length} bytes, more than {LARGEST_BODY}")
     try:
         return json.loads(environ["wsgi.input"].read(length).decode())
     except ValueError as error:
-        raise Rejected("400 Bad Request", "the body is not JSON: {}".format(error)) from None
+        raise Rejected("400 Bad Request", f"the body is not JSON: {error}") from None
+
+
+def only_input(request: Any) -> Dict[str, Any]:
+    """The one entry of a request's `inputs`."""
+    inputs = request.get("inputs") if isinstance(request, dict) else None
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise Rejected("400 Bad Request", "the request needs one entry in inputs")
+    return inputs[0]
 
 
 def read_tensor(row: Dict[str, Any]) -> Any:
     """The array of an entry of `inputs`."""
     for key in ("name", "datatype", "shape", "data"):
-        require(key in row, "400 Bad Request", "the input has no {}".format(key))
+        require(key in row, "400 Bad Request", f"the input has no {key}")
     require(row["datatype"] in NAMES, "400 Bad Request", "the datatype {!r} is not known".format(row["datatype"]))
     try:
         values = np.array(row["data"])
@@ -206,5 +219,5 @@ def create_app() -> App:
     try:
         return App()
     except Refused as error:
-        sys.stderr.write("error: {}\n{}\n".format(error.what, error.fix))
+        sys.stderr.write(f"error: {error.what}\n{error.fix}\n")
         sys.exit(error.exit_code)

@@ -38,6 +38,7 @@ def verify(path: str, chosen: argparse.Namespace) -> Dict[str, Any]:
         if not chosen.hashes_only:
             for model in bundle["models"]:
                 record["models"].append(goldens(root, model["name"], chosen))
+        record["lines"] = lines(record)
         return record
 
 
@@ -60,8 +61,8 @@ def goldens(root: str, name: str, chosen: argparse.Namespace) -> Dict[str, Any]:
             got, expected = found[output["name"]], stored[key]
             atol = float(stored[key + ".atol"]) if chosen.atol is None else chosen.atol
             if got.shape != expected.shape:
-                what = "{} has shape {}, not {}".format(key, list(got.shape), list(expected.shape))
-                raise Failed(what, "Report it with the versions in this message: {}".format(ran))
+                what = f"{key} has shape {list(got.shape)}, not {list(expected.shape)}"
+                raise Failed(what, f"Report it with the versions in this message: {ran}")
             error = float(np.abs(got.astype(np.float64) - expected).max())
             errors[output["name"]] = {"max_abs_error": error, "atol": atol, "n": len(expected)}
             if not error <= atol:  # NaN too
@@ -77,10 +78,11 @@ def lines(record: Dict[str, Any]) -> List[str]:
     found = ["{} files as the manifest lists them{}".format(record["files"], signed)]
     for model in record["models"]:
         for name, error in model["outputs"].items():
-            text = "{model}/{name}: {runtime} ({provider}) is within {max_abs_error:.3g} of {n} goldens, {atol:.3g} allowed"
-            found.append(text.format(name=name, **dict(model, **error)))
+            by = f"{model['runtime']} ({model['provider']})"
+            figures = f"{error['max_abs_error']:.3g} from {error['n']} goldens, {error['atol']:.3g} allowed"
+            found.append(f"{model['model']}/{name}: {by} is at most {figures}")
         if model["stands_in"]:
-            found.append("{model}: its engine was not run, {runtime} stands in for TensorRT".format(**model))
+            found.append(f"{model['model']}: its engine was not run, {model['runtime']} stands in for TensorRT")
     return found + ["no GPU here to check against" if record["gpu"] is None else "GPU {}".format(record["gpu"])]
 
 
@@ -103,9 +105,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         if chosen.json:
             print(json.dumps({"ok": False, "error": error.what, "fix": error.fix, "exit_code": error.exit_code}))
         else:
-            sys.stderr.write("error: {}\n{}\n".format(error.what, error.fix))
+            sys.stderr.write(f"error: {error.what}\n{error.fix}\n")
         return error.exit_code
-    print(json.dumps(record) if chosen.json else "\n".join(lines(record)))
+    print(json.dumps(record) if chosen.json else "\n".join(record["lines"]))
     return 0
 
 
