@@ -18,7 +18,7 @@ from edgekd.pipeline import compress
 from edgekd.stage import digest_file, write_json
 
 DEVICE = Path(edgekd.bundle.__file__).parent / "device"
-sys.path.append(str(DEVICE))  # they import each other by their bare names, as they do in a bundle
+sys.path.insert(0, str(DEVICE))  # they import each other by their bare names, as they do in a bundle
 
 SETTINGS = {
     "data": "digits",

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import manifest
 import pytest
-from manifest import Refused
 
+import manifest
 from edgekd.stage import digest_file
+from manifest import Refused
 
 Reseal = Callable[..., None]
 

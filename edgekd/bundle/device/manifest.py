@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ OUTSIDE = (MANIFEST, DIGESTS, SIGNATURE)  # files that the list itself does not 
 KEYS = ("files", "built", "models", "default", "target", "requires")
 LARGEST = 16 << 20  # bytes of one of these
 SHOWN = 6  # faults in one message
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
 AS_IT_WAS = "Fetch the bundle again, and change none of its files."
 
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
@@ -97,8 +99,8 @@ def unpack(path: str, root: str) -> None:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 with archive.open(entry) as source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise Refused(f"{path} is broken: {error}", AS_IT_WAS) from None
+    except UNREADABLE as error:
+        raise Refused(f"{path} cannot be unpacked: {error}", AS_IT_WAS) from None
 
 
 def require_plain(name: str, where: str) -> None:
