@@ -8,7 +8,7 @@ from edgekd.catalog import SCHEMES
 from edgekd.profile.devices import Device, version_parts
 
 # Where trtexec's options change: 8.6 renamed --buildOnly, 10 takes the precision from the graph, 11 always does.
-RELEASES = ("8.4", "8.6", "10.0", "11.0")
+RELEASES = ("8.0", "8.6", "10.0", "11.0")
 
 
 def recipe(models: list[dict[str, Any]], device: Device, max_batch: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_options_by_version(target: str, version: str, precision: list[str], las
 
 def test_a_version_that_the_target_never_has() -> None:
     engine = recipe([MODEL], load_device("jetson-orin-nano"), 32)["engines"]["student-int8"]
-    assert [row["from"] for row in engine["commands"]] == ["8.4", "8.6", "10.0"]
+    assert [row["from"] for row in engine["commands"]] == ["8.0", "8.6", "10.0"]
     with pytest.raises(manifest.Refused, match=r"no options for TensorRT 11\.4\.0"):
         build.command(engine, "11.4.0")
 

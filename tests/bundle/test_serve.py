@@ -148,5 +148,5 @@ def test_a_bundle_that_was_changed_is_not_served(serve: Any, capsys: pytest.Capt
             serve.create_app()
     finally:
         labels.write_bytes(content)
-    assert stopped.value.code == 2 and "labels.json" in capsys.readouterr().err
+    assert stopped.value.code == 3 and "labels.json" in capsys.readouterr().err
     assert "serve_of_a_bundle" not in sys.modules

@@ -32,6 +32,7 @@ from manifest import Refused  # noqa: E402
 from runner import CPU, Runner  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+GIVE_UP = 3  # gunicorn starts a worker that ends with any other code again and again
 LARGEST_BODY = 64 << 20  # bytes; a request is held in memory
 TYPES = {"uint8": "UINT8", "float32": "FP32", "float16": "FP16", "int64": "INT64", "int32": "INT32"}
 NAMES = {name: dtype for dtype, name in TYPES.items()}
@@ -215,9 +216,9 @@ def check_tensor(array: Any, row: Dict[str, Any]) -> None:
 
 
 def create_app() -> App:
-    """What gunicorn calls; it ends with the exit codes of verify.py where the bundle cannot be served."""
+    """What gunicorn calls; it ends where the bundle cannot be served."""
     try:
         return App()
     except Refused as error:
         sys.stderr.write(f"error: {error.what}\n{error.fix}\n")
-        sys.exit(error.exit_code)
+        sys.exit(GIVE_UP)
