@@ -316,6 +316,9 @@ def verify(
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="onnxruntime or tensorrt; default: what is built.")] = None,
     provider: Annotated[str | None, typer.Option(help="Of ONNX Runtime, such as CUDAExecutionProvider.")] = None,
+    atol: Annotated[
+        float | None, typer.Option(min=0, help="Allowed error; default: the one that was measured.")
+    ] = None,
     run: Annotated[bool, typer.Option(help="Run the golden images, not only compare files.")] = True,
     json: Json = False,
 ) -> None:
@@ -324,7 +327,9 @@ def verify(
     from edgekd.bundle import verify_bundle
 
     with _working(None, json):
-        record = verify_bundle(bundle, target=target, public=public, runtime=runtime, provider=provider, run=run)
+        record = verify_bundle(
+            bundle, target=target, public=public, runtime=runtime, provider=provider, atol=atol, run=run
+        )
     render_files.verified(record, json)
 
 

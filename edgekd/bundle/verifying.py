@@ -21,14 +21,15 @@ def verify_bundle(
     public: Path | None = None,
     runtime: str | None = None,
     provider: str | None = None,
+    atol: float | None = None,
     run: bool = True,
 ) -> dict[str, Any]:
     """The record of a bundle, a directory or a zip file, that is whole and gives its golden outputs here.
 
     `target` has it checked for that device's GPU instead of this machine's; `public` is the PEM file of the key that
-    must have signed it; without `run` only files are compared. Raises BundleError, naming the file or the devices at
-    fault; ParityError where the golden outputs are not reached or nothing can run it; BackendError where its runtime
-    ends the process.
+    must have signed it; `atol` is allowed instead of the errors that were measured; without `run` only files are
+    compared. Raises BundleError, naming the file or the devices at fault; ParityError where the golden outputs are not
+    reached or nothing can run it; BackendError where its runtime ends the process.
     """
     options = ["--json"]
     if target is not None:
@@ -38,7 +39,7 @@ def verify_bundle(
         if device.compute_capability is None:
             raise TargetError(f"target {device.name} has no GPU to check for", "Leave out --target, or name a GPU.")
         options += ["--compute-capability", f"{device.compute_capability:.1f}"]
-    for option, value in (("--public", public), ("--runtime", runtime), ("--provider", provider)):
+    for option, value in (("--public", public), ("--runtime", runtime), ("--provider", provider), ("--atol", atol)):
         if value is not None:
             options += [option, str(value)]
     if not run:

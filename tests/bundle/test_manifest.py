@@ -233,7 +233,7 @@ def test_signature(run: Path, tmp_path: Path) -> None:
     from cryptography.hazmat.primitives import serialization as s
     from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
 
-    from edgekd.bundle import write_bundle
+    from edgekd.bundle import verify_bundle, write_bundle
 
     keys = {name: ed25519.Ed25519PrivateKey.generate() for name in ("ours", "theirs")}
     for name, key in keys.items():
@@ -244,6 +244,8 @@ def test_signature(run: Path, tmp_path: Path) -> None:
     root = tmp_path / "signed"
     write_bundle(run, root, key=tmp_path / "ours.pem")
     manifest.check(str(root), str(tmp_path / "ours.pub"))
+    for public, words in ((None, "signed, which was not checked"), (tmp_path / "ours.pub", "signed with that key")):
+        assert words in verify_bundle(root, public=public, run=False)["lines"][0]
     what = refusal(lambda: manifest.check(str(root), str(tmp_path / "theirs.pub")))
     assert "MANIFEST.json is not signed with the key of" in what
     assert "no public key" in refusal(lambda: manifest.check(str(root), str(tmp_path / "ours.pem")))

@@ -167,7 +167,7 @@ def check(root: str, public: Optional[str] = None) -> Dict[str, Any]:
 def _check_manifest(root: str) -> None:
     if not _there(root, MANIFEST):
         raise Refused(f"{root} holds no {MANIFEST}", "Name a bundle that edgekd wrote.")
-    expected = [MANIFEST] + ([SIGNATURE] if _there(root, SIGNATURE) else [])
+    expected = [MANIFEST] + ([SIGNATURE] if signed(root) else [])
     if not _there(root, DIGESTS):
         raise Refused(f"{DIGESTS} is missing", AS_IT_WAS)
     with open(os.path.join(root, DIGESTS), "rb") as file:
@@ -200,7 +200,7 @@ def check_signature(root: str, public: str) -> None:
         raise Refused(f"{public} is no public key: {error}", fix) from None
     if not isinstance(key, Ed25519PublicKey):
         raise Refused(f"{public} is no ed25519 key", "Name the key that belongs to the one that signed.")
-    if not _there(root, SIGNATURE):
+    if not signed(root):
         raise Refused(f"the bundle has no signature: {SIGNATURE} is missing", "Ask for a signed one.")
     with open(os.path.join(root, MANIFEST), "rb") as file, open(os.path.join(root, SIGNATURE), "rb") as signature:
         try:
@@ -208,6 +208,11 @@ def check_signature(root: str, public: str) -> None:
         except (InvalidSignature, ValueError):
             text = f"{MANIFEST} is not signed with the key of {public}"
             raise Refused(text, "Do not run it; ask who made it.") from None
+
+
+def signed(root: str) -> bool:
+    """Whether there is a signature, whoever's."""
+    return _there(root, SIGNATURE)
 
 
 def digest(root: str, name: str) -> str:

@@ -32,7 +32,8 @@ def verify(path: str, chosen: argparse.Namespace) -> Dict[str, Any]:
             "target": bundle["target"]["name"],
             "gpu": capability and manifest.sm(capability),
             "files": len(bundle["files"]),
-            "signed": chosen.public is not None,
+            "signed": manifest.signed(root),
+            "signature_checked": chosen.public is not None,
             "models": [],
         }  # type: Dict[str, Any]
         if not chosen.hashes_only:
@@ -68,13 +69,14 @@ def goldens(root: str, name: str, chosen: argparse.Namespace) -> Dict[str, Any]:
             if not error <= atol:  # NaN too
                 text = "{}: an error of {:.3g} on {} golden images by {} ({}), and {:.3g} is allowed"
                 what = text.format(key, error, len(expected), ran["runtime"], ran["provider"], atol)
-                raise Failed(what, "Use the runtime version of the manifest; if that is so already, report it.")
+                raise Failed(what, "Use the manifest's version of the runtime, or see goldens.json and set --atol.")
     return dict(ran, stands_in=stands_in, outputs=errors)
 
 
 def lines(record: Dict[str, Any]) -> List[str]:
     """The record for people."""
-    signed = ", signed" if record["signed"] else ""
+    checked = "signed with that key" if record["signature_checked"] else "signed, which was not checked: --public"
+    signed = f", {checked}" if record["signed"] else ""
     found = ["{} files as the manifest lists them{}".format(record["files"], signed)]
     for model in record["models"]:
         for name, error in model["outputs"].items():
