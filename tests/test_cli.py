@@ -29,7 +29,7 @@ REPORT: dict[str, Any] = {
     "stages": [{"name": "search", "seconds": 1.5, "cached": True, "fingerprint": "ab"}],
 }
 COMMANDS = ["compress", "search", "distill", "quantize", "export", "profile", "report", "status"]
-COMMANDS += ["init", "methods", "spaces", "scorers", "targets", "doctor", "lint"]
+COMMANDS += ["lint", "verify", "inspect", "diff", "init", "methods", "spaces", "scorers", "targets", "doctor"]
 
 
 def edgekd(*arguments: object) -> Any:
