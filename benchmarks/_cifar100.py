@@ -26,12 +26,12 @@ def teacher_of(data: Path) -> ModelSpec:
     return ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=str(data / TEACHER), **CIFAR100)
 
 
-def short(data: Path, count: int) -> Dataset:
-    """The first `count` training images as the archive has them, balanced; a few from behind them to watch."""
+def short(data: Path, count: int, watched: int = VAL) -> Dataset:
+    """The first `count` training images as the archive has them, balanced; `watched` from behind them to watch."""
     path = data / IMAGES
     raw = open_reader(str(path)).read(None)
     assert raw.test is not None
-    train, val = raw.train[slice(count)], raw.train[slice(count, count + VAL)]
+    train, val = raw.train[slice(count)], raw.train[slice(count, count + watched)]
     mean, std = channel_statistics(train.images)
     return Dataset(raw.name, raw.classes, train, val, raw.test, mean, std, True, f"{count} of {path.name}")
 

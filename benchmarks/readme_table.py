@@ -118,8 +118,128 @@ def engines(found: list[Line]) -> str:
     )
 
 
+def quantize(found: list[Line]) -> str:
+    names = {
+        "fp32": "FP32",
+        "onnxruntime": "ONNX Runtime",
+        "modelopt": "ModelOpt",
+        "ptq": "edgekd PTQ",
+        "qad": "edgekd QAD",
+    }
+    rows = []
+    for line in {line["figures"]["net"]: line for line in found}.values():
+        of = line["figures"]["rows"]
+        cells = []
+        for name in names:
+            row = of.get(name, {})
+            top1 = f"{100 * row['top1']:.2f} %, " if "top1" in row else ""
+            speed = f" ({of['fp32']['p50_ms'] / row['p50_ms']:.2f}x)" if row and name != "fp32" else ""
+            cells.append(f"{top1}{row['p50_ms']:.3f} ms{speed}, {row['bytes'] / 1e3:,.0f} kB" if row else "-")
+        rows.append([line["figures"]["net"], *cells])
+    line = found[-1]
+    return (
+        "INT8 by edgekd and by others on CIFAR-100: top-1 on all 10,000 test images by ONNX Runtime "
+        f"{line['versions']['onnxruntime']}, p50 at batch 1\non one thread of an {line['cpu']} "
+        f"({', '.join(line['isa'])}), size of the file. Nets without an accuracy have random weights.\n"
+        f"Made by `python benchmarks/quantize.py` ({line['date']}).\n\n{table(['net', *names.values()], rows)}\n"
+    )
+
+
+def tensorrt_placement(found: list[Line]) -> str:
+    rows = []
+    for line in {line["figures"]["net"]: line for line in found}.values():
+        f = line["figures"]
+        placed = f["graphs"]["int8+fp16"]
+        counts = [f"{n}/{of}" if of else "-" for n, of in (placed[kind] for kind in ("conv", "gemm", "add"))]
+        islands = ", ".join(dict.fromkeys(placed["float_islands"])) or "nothing"
+        plans = " / ".join(f"{size / 1e6:.1f}" for size in f["plan_bytes"].values())
+        slopes = [f"{f['bytes_a_parameter'][scheme]:.2f}" for scheme in ("int8+fp16", "fp16")]
+        clean = "yes" if all(graph["clean"] for graph in f["graphs"].values()) else "no"
+        rows.append([f["net"], clean, *counts, plans, *slopes, islands])
+    f = found[-1]["figures"]
+    capabilities = ", ".join(f"sm_{sm}" for sm in f["plan_bytes"])
+    head = ["net", "lint clean", "conv", "linear", "add", "plans, MB", "bytes a parameter", "FP16's", "stays FP16"]
+    return (
+        "The scheme `int8+fp16` on nets of random weights: what is INT8 of all there is, the plans that TensorRT-RTX\n"
+        f"builds for {capabilities}, the bytes that a parameter adds to a plan, and what stays float.\n"
+        "None of it ran: there was no GPU. "
+        f"Made by `python benchmarks/tensorrt_placement.py` ({found[-1]['date']}).\n\n{table(head, rows)}\n"
+    )
+
+
+def mixed_precision(found: list[Line]) -> str:
+    line = found[-1]
+    f = line["figures"]
+    layers = len(f["layers"])
+    rows = [["FP32", *_point(f["fp32"], f["fp32"])]]
+    for point in f["front"]:
+        mark = ", chosen" if point["kept_float"] == f["chosen"] else ""
+        rows.append([f"{len(point['kept_float'])} of {layers} layers float{mark}", *_point(point, f["fp32"])])
+    return (
+        f"Mixed precision on {f['net']} (CIFAR-100): the front as found on {f['val']:,} validation images, measured\n"
+        f"again on all 10,000 test images. Made by `{line['command']}` ({line['date']}).\n\n"
+        f"{table(['graph', 'validation', 'test', 'latency', 'speed'], rows)}\n"
+    )
+
+
+def _point(point: Line, base: Line) -> list[str]:
+    tops = [f"{100 * point[key]:.2f} %" for key in ("val_top1", "top1")]
+    return [*tops, f"{point['p50_ms']:.3f} ms", f"{base['p50_ms'] / point['p50_ms']:.2f}x"]
+
+
+def four_bits(found: list[Line]) -> str:
+    runs = {line["figures"]["method"]: line["figures"] for line in found}
+    f = found[-1]["figures"]
+    rows = [
+        [name, *(f"{100 * run['top1'][kind]:.2f} %" for kind in ("fp32", "ptq", "qad"))] for name, run in runs.items()
+    ]
+    return (
+        f"Weights of {f['weight_bits']} bits on {f['net']} (CIFAR-100), simulated: no runtime here executes them, so\n"
+        f"there is no latency. Top-1 on all 10,000 test images.\n"
+        f"Made by `python benchmarks/four_bits.py` ({found[-1]['date']}).\n\n"
+        f"{table(['QAD by', 'FP32', 'PTQ', 'QAD'], rows)}\n"
+    )
+
+
+def mlperf_tiny(found: list[Line]) -> str:
+    line = found[-1]
+    f = line["figures"]
+    labels = {
+        "litert": "MLPerf Tiny's ResNet-8, INT8, LiteRT",
+        "edgekd": f"student ({f['student']}), INT8, ONNX Runtime",
+    }
+    rows = []
+    for key, label in labels.items():
+        row = f["rows"][key]
+        figures = [
+            f"{100 * row['top1']:.2f} %",
+            f"{row['p50_ms']:.3f} ms",
+            f"{row['bytes']:,}",
+            f"{row['macs'] / 1e6:.1f} M",
+        ]
+        rows.append([label, *figures])
+    return (
+        "CIFAR-10, all 10,000 test images, latency the p50 at batch 1 on one thread, both in one process.\n"
+        f"Made by `{line['command']}` ({line['date']}).\n\n"
+        f"{table(['file', 'top-1', 'latency', 'bytes', 'MACs'], rows)}\n"
+    )
+
+
 PARTS: dict[str, Callable[[list[Line]], str]] = {
-    draw.__name__: draw for draw in (cifar10, search_rank, distill_accuracy, distill_speed, engines, resume)
+    draw.__name__: draw
+    for draw in (
+        cifar10,
+        mlperf_tiny,
+        quantize,
+        mixed_precision,
+        four_bits,
+        tensorrt_placement,
+        search_rank,
+        distill_accuracy,
+        distill_speed,
+        engines,
+        resume,
+    )
 }
 
 

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BackendError": "edgekd.errors",
+    "BundleError": "edgekd.errors",
     "Checkpoint": "edgekd.artifacts",
     "ConfigError": "edgekd.errors",
     "DataError": "edgekd.errors",
@@ -42,6 +43,8 @@ _HOME = {
     "predict": "edgekd.profile",
     "run_stage": "edgekd.pipeline",
     "status": "edgekd.pipeline",
+    "verify_bundle": "edgekd.bundle",
+    "write_bundle": "edgekd.bundle",
 }
 
 __all__ = sorted(_HOME)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 from edgekd.errors import ModelError
@@ -141,7 +142,11 @@ class LatencyReport(Artifact):
     measured: bool = True
 
     def summary(self) -> dict[str, Any]:
-        """The report's row: percentiles and mean in ms (nearest rank), throughput in images per second."""
+        """The report's row: percentiles and mean in ms (nearest rank), throughput in images per second.
+
+        `turn_p50_ms` is the median of each turn, where models took turns: models slow down together, so what compares
+        two of them are the turns of the same number.
+        """
         ordered = sorted(self.samples_ns)
         n = len(ordered)
 
@@ -149,6 +154,8 @@ class LatencyReport(Artifact):
             return ordered[min(n - 1, max(0, -(-int(q * n * 100) // 100) - 1))] / 1e6
 
         mean_ms = sum(ordered) / n / 1e6
+        turn = self.conditions["turns"]["runs"] if "turns" in self.conditions else n
+        turns = [self.samples_ns[start : start + turn] for start in range(0, n, turn)]
         return {
             "artifact": self.artifact,
             "target": self.target,
@@ -159,6 +166,7 @@ class LatencyReport(Artifact):
             "p90_ms": rank(0.90),
             "p99_ms": rank(0.99),
             "mean_ms": mean_ms,
+            "turn_p50_ms": [median(samples) / 1e6 for samples in turns],
             "throughput_per_s": self.batch / (mean_ms / 1e3),
             "n": n,
             "measured": self.measured,

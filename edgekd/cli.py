@@ -279,10 +279,21 @@ def export(
         int | None,
         typer.Option(min=13, max=23, help="ONNX operator set; default: what the target and the scheme need."),
     ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Also pack the run for its device: a new directory, or FILE.zip.")
+    ] = None,
+    sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="ed25519 key to sign the bundle with.")] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write ONNX."""
+    """Write ONNX; with --bundle a folder that verifies, builds and runs itself on the device."""
+    if sign is not None and bundle is None:
+        raise typer.BadParameter("only a bundle is signed: add --bundle", param_hint="--sign")
+    if bundle is not None:
+        if (out, target, opset) != (None, None, None):
+            raise typer.BadParameter("packs a run as it is: leave out --out, --target, --opset", param_hint="--bundle")
+        _bundle(source, bundle, sign, force, json)
+        return
     if not (source / "checkpoint.json").is_file():
         _stage("export", source, None, out, force, json, target=target, export__opset=opset)
         return
@@ -294,6 +305,86 @@ def export(
     with _working(out, json):
         model = standalone.export_checkpoint(source, out, config, target=target, force=force)
     render.artifact(model, json)
+
+
+def _bundle(run: Path, out: Path, key: Path | None, force: bool, json: bool) -> None:
+    """The run as far as export, then its bundle."""
+    from edgekd import pipeline, render_files
+    from edgekd.bundle import write_bundle
+
+    with _working(run, json) as progress:
+        pipeline.run_stage("export", run, progress=progress)
+        manifest = write_bundle(run, out, key=key, force=force)
+    render_files.bundle(manifest, out, json)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Its directory or zip file.")],
+    target: Annotated[str | None, typer.Option(help="Check for this device's GPU instead of this machine's.")] = None,
+    public: Annotated[
+        Path | None, typer.Option(metavar="KEY.pem", help="ed25519 key that must have signed it.")
+    ] = None,
+    runtime: Annotated[str | None, typer.Option(help="onnxruntime or tensorrt; default: what is built.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Of ONNX Runtime, such as CUDAExecutionProvider.")] = None,
+    atol: Annotated[
+        float | None, typer.Option(min=0, help="Allowed error; default: the one that was measured.")
+    ] = None,
+    run: Annotated[bool, typer.Option(help="Run the golden images, not only compare files.")] = True,
+    json: Json = False,
+) -> None:
+    """Is a bundle whole, for this device, and does it compute what it should? Exit code 2 or 3 if not."""
+    from edgekd import render_files
+    from edgekd.bundle import verify_bundle
+
+    with _working(None, json):
+        record = verify_bundle(
+            bundle, target=target, public=public, runtime=runtime, provider=provider, atol=atol, run=run
+        )
+    render_files.verified(record, json)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX, engine, checkpoint or bundle.")],
+    json: Json = False,
+) -> None:
+    """What a file is: shapes, precision by layer, Q/DQ, who made it."""
+    from edgekd import render_files
+    from edgekd.describe import describe
+
+    render_files.description(describe(file), json)
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="An ONNX file or a checkpoint: the reference.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another with the same images and classes.")],
+    data: Annotated[str | None, typer.Option(help="Validation images of these data; default: random pixels.")] = None,
+    target: Annotated[str | None, typer.Option(help="Processor to measure on; default: this one.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images to compare outputs on.")] = 256,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images a timed call; repeat for more.")] = None,
+    runs: Annotated[int, typer.Option(min=200, help="Timed calls.")] = 200,
+    threads: Annotated[int, typer.Option(min=1, help="Threads, each pinned to a core.")] = 1,
+    json: Json = False,
+) -> None:
+    """Two artifacts on the same inputs: error, cosine, top-1 agreement, latency side by side."""
+    from edgekd import render_files
+    from edgekd.compare import compare
+
+    with _working(None, json) as progress:
+        record = compare(
+            a,
+            b,
+            target=target,
+            data=data,
+            count=count,
+            batches=batch or (1,),
+            runs=runs,
+            threads=threads,
+            progress=progress,
+        )
+    render_files.difference(record, json)
 
 
 @app.command()

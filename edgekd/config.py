@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -113,6 +113,23 @@ def method_choices(value: Any) -> list[MethodChoice]:
             else:
                 choices.append(MethodChoice(name, {}, positive(given, name)))
     return choices
+
+
+def map_names(value: Any, change: Callable[[str], str]) -> Any:
+    """`distill.method` with its methods' names changed, also those of the option `method`, which one wraps."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return [map_names(entry, change) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    return {map_names(name, change): _map_wrapped(options, change) for name, options in value.items()}
+
+
+def _map_wrapped(options: Any, change: Callable[[str], str]) -> Any:
+    if not isinstance(options, dict) or "method" not in options:
+        return options
+    return {**options, "method": map_names(options["method"], change)}
 
 
 def positive(value: Any, method: str) -> float:
@@ -317,9 +334,10 @@ def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
     for key in ("teacher", "teachers"):
         if key in record:
             record[key] = _anchor_teacher(record[key], directory)
-    distill = record.get("distill")
-    if isinstance(distill, dict) and "method" in distill:
-        distill["method"] = _anchor_method(distill["method"], directory)
+    quantize = record.get("quantize")
+    for section in (record.get("distill"), quantize.get("qad") if isinstance(quantize, dict) else None):
+        if isinstance(section, dict) and "method" in section:
+            section["method"] = map_names(section["method"], lambda name: _anchor_method(name, directory))
 
 
 def _anchor_teacher(value: Any, directory: Path) -> Any:
@@ -333,14 +351,10 @@ def _anchor_teacher(value: Any, directory: Path) -> Any:
     return value
 
 
-def _anchor_method(value: Any, directory: Path) -> Any:
-    """`FILE.py:CLASS` anywhere in `distill.method`, with the file found from `directory`."""
-    if isinstance(value, list):
-        return [_anchor_method(entry, directory) for entry in value]
-    if isinstance(value, dict):
-        return {_anchor_method(name, directory): options for name, options in value.items()}
-    file, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
-    return f"{(directory / file).resolve()}:{name}" if colon and (directory / file).is_file() else value
+def _anchor_method(name: str, directory: Path) -> str:
+    """A method's name; of `FILE.py:CLASS` the file is found from `directory`."""
+    file, colon, kind = name.partition(":")
+    return f"{(directory / file).resolve()}:{kind}" if colon and (directory / file).is_file() else name
 
 
 def _assign(record: dict[str, Any], key: str, value: Any) -> None:

@@ -6,6 +6,7 @@ EdgekdError
 │   ├── DataError         a dataset or one of its files
 │   ├── ModelError        a teacher, a checkpoint or an architecture
 │   ├── TargetError       an unknown device, or a limit no student can meet there
+│   ├── BundleError       a bundle that was changed, is incomplete, or is for another device
 │   └── RunDirectoryError the output directory is in use or holds something else
 └── RunError              a stage started and failed: exit code 3
     ├── BackendError      a runtime refused a graph or ran it somewhere else than asked
@@ -41,6 +42,9 @@ class ModelError(InputError): ...
 
 
 class TargetError(InputError): ...
+
+
+class BundleError(InputError): ...
 
 
 class RunDirectoryError(InputError): ...

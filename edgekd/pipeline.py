@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd import processes
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec, OnnxModel
 from edgekd.catalog import METHODS, SCORERS, SPACES, find
-from edgekd.config import RunConfig, TeacherConfig, TrainConfig, method_choices
+from edgekd.config import RunConfig, TeacherConfig, TrainConfig, map_names, method_choices
 from edgekd.errors import ConfigError, InputError, RunDirectoryError
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, StageResult, digest_file, fingerprint, write_json
@@ -33,7 +33,7 @@ STAGES = ("search", "distill", "quantize", "export", "profile")
 TRAINED = ("teacher", *STAGES)  # a run without a teacher trains one first
 
 # Raise a stage's number when its code changes what it computes: old results are then not taken for new ones.
-VERSIONS = {"teacher": 2, "search": 3, "distill": 4, "quantize": 3, "export": 2, "profile": 1}
+VERSIONS = {"teacher": 2, "search": 3, "distill": 4, "quantize": 4, "export": 2, "profile": 2}
 
 PACKAGES = ("edgekd", "torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -319,7 +319,8 @@ class Chain:
             return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
         if name == "distill":
             distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
-            methods = [[_identity(m.name), m.options, m.factor] for m in self.methods]
+            named = [(map_names({m.name: m.options}, _identity), m.factor) for m in self.methods]
+            methods = [[name, options, factor] for entry, factor in named for name, options in entry.items()]
             others = [_teacher_inputs(teacher) for teacher in config.teachers]
             own = {"config": distill, "methods": methods, "teachers": others}
             return {**common, "student": self.student.fingerprint(), **own}
@@ -327,7 +328,9 @@ class Chain:
         common["device"] = self._device_inputs
         common["opset"] = self.opset
         if name == "quantize":
-            return {**common, "config": config.quantize.model_dump(mode="json"), "scheme": self.scheme}
+            quantize = config.quantize.model_dump(mode="json")
+            quantize["qad"]["method"] = map_names(quantize["qad"]["method"], _identity)
+            return {**common, "config": quantize, "scheme": self.scheme}
         return {**common, "quantized": Checkpoint.load(self.out / "quantize").fingerprint()}
 
     @cached_property

@@ -52,10 +52,10 @@ def rows(items: Sequence[Any], as_json: bool, title: str = "") -> None:
         return
     plain = [{key: value for key, value in row.items() if key != "target"} for row in plain]  # catalogue: import string
     columns = dict.fromkeys((key for row in plain for key in row), "left")
-    table(title, columns, [[_cell(row.get(key)) for key in columns] for row in plain])
+    table(title, columns, [[cell(row.get(key)) for key in columns] for row in plain])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -81,10 +81,10 @@ def space(record: Mapping[str, Any], as_json: bool) -> None:
     for name, gene in record["genes"].items():
         places, note = gene["choices"], "never falls" if gene["rising"] else ""
         if len(places) > 1 and all(choices == places[0] for choices in places):
-            genes.append([f"{name} 1-{len(places)}", _cell(places[0]), note])
+            genes.append([f"{name} 1-{len(places)}", cell(places[0]), note])
         else:
             numbered = enumerate(places, 1) if len(places) > 1 else (("", choices) for choices in places)
-            genes += [[f"{name} {i}", _cell(choices), note] for i, choices in numbered]
+            genes += [[f"{name} {i}", cell(choices), note] for i, choices in numbered]
     table("genes", {"place": "left", "choices": "left", "": "left"}, genes)
     named = [[name, f"{p['params']:,}", f"{p['macs']:,}", str(p["depth"])] for name, p in record["named"].items()]
     table("named points", {"name": "left", "params": "right", "MACs": "right", "depth": "right"}, named)
@@ -93,7 +93,7 @@ def space(record: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _few(names: Sequence[str]) -> str:
-    return _cell(names) if len(names) <= 3 else f"{len(names)} of `edgekd targets`"
+    return cell(names) if len(names) <= 3 else f"{len(names)} of `edgekd targets`"
 
 
 def point(record: Mapping[str, Any], as_json: bool) -> None:
@@ -129,7 +129,9 @@ def method(record: Mapping[str, Any], as_json: bool) -> None:
     print(f"{record['name']}: {record['summary']}\n\n{record['formula']}\n")
     shown = ("family", "paper", "needs", "replay", "owns_labels", "min_classes", "ships_extra", "anchor")
     for key in shown:
-        print(f"{key.replace('_', ' '):<12} {_cell(record[key])}")
+        print(f"{key.replace('_', ' '):<12} {cell(record[key])}")
+    if record["refuses"]:
+        print(f"{'refuses':<12} {cell(list(record['refuses']))}")
     print("options")
     for name, default in record["options"].items():
         short = float(f"{default:.5g}") if isinstance(default, float) else default  # 1/12 has no end
@@ -214,7 +216,7 @@ def target(device: Device, as_json: bool) -> None:
     }
     for key, value in facts.items():
         if value:
-            print(f"{key:<10} {_cell(value)}")
+            print(f"{key:<10} {cell(value)}")
     for key, versions in (("tensorrt", device.tensorrt), ("jetpack", device.jetpack)):
         if versions is not None:
             print(f"{key:<10} {versions.min} to {versions.max or 'any later'} [{versions.source}]")
@@ -256,15 +258,17 @@ def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:
 
 
 def report(record: Mapping[str, Any], run: Path, as_json: bool) -> None:
-    """The ledger, the latencies, the stages, and where the page is."""
+    """The ledger, the latencies, what is to be said of quantization, the stages, and where the page is."""
     if as_json:
         emit(record)
         return
-    from edgekd.report.terminal import latency_table, ledger_table
+    from edgekd.report.terminal import latency_table, ledger_table, remark_lines
 
     for key, drawn in (("ledger", ledger_table), ("latency", latency_table)):
         if record.get(key):
             _console().print(drawn(dict(record)))
+    for line in remark_lines(dict(record)):
+        _console().print(line)
     stages = record.get("stages", [])
     for stage in stages:
         cost = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"

@@ -196,7 +196,7 @@ def read_onnx(path: Path) -> OnnxModel:
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, whose home moves between versions
-        from edgekd.export.tensorrt.plan import not_onnx
+        from edgekd.describe.plan import not_onnx
 
         raise not_onnx(path, error) from None
     weights = {tensor.name for tensor in graph.graph.initializer}

@@ -13,6 +13,7 @@ import edgekd
 
 PUBLIC = [
     "BackendError",
+    "BundleError",
     "Checkpoint",
     "ConfigError",
     "DataError",
@@ -43,6 +44,8 @@ PUBLIC = [
     "predict",
     "run_stage",
     "status",
+    "verify_bundle",
+    "write_bundle",
 ]
 
 

@@ -23,10 +23,14 @@ from edgekd.stage import write_json
 REPORT: dict[str, Any] = {
     "ledger": [],
     "latency": [],
+    "verdict": {"students": []},
+    "quantize": None,
+    "lint": {},
     "stages": [{"name": "search", "seconds": 1.5, "cached": True, "fingerprint": "ab"}],
 }
 COMMANDS = ["compress", "search", "distill", "quantize", "export", "profile", "report", "status"]
-COMMANDS += ["build", "lint", "init", "methods", "spaces", "scorers", "targets", "doctor"]
+COMMANDS += ["build", "lint", "verify", "inspect", "diff"]
+COMMANDS += ["init", "methods", "spaces", "scorers", "targets", "doctor"]
 
 
 def edgekd(*arguments: object) -> Any:
@@ -364,6 +368,7 @@ def test_one_method(tmp_path: Path) -> None:
     shown = edgekd("methods", "show", "kd").stdout
     assert "T^2 KL(" in shown and "Hinton et al. 2015" in shown and "temperature = 4.0" in shown
     assert "warmup = 0.083333\n" in edgekd("methods", "show", "dkd").stdout
+    assert "refuses      crd ofakd\n" in edgekd("methods", "show", "mixkd").stdout
     unknown = edgekd("methods", "show", "kdd")
     assert unknown.exit_code == 2 and "Known: kd" in unknown.stderr
     own = tmp_path / "my.py"

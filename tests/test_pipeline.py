@@ -39,7 +39,8 @@ STAGES = ["teacher", "search", "distill", "quantize", "export", "profile"]
 
 
 def config(**changes: object) -> RunConfig:
-    return load_config(flags={**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}})
+    flags = {**SETTINGS, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return load_config(assignments=["quantize.qad.tolerance=null"], flags=flags)  # QAD runs whatever PTQ loses
 
 
 class StopAt(NullProgress):

@@ -32,7 +32,10 @@ SETTINGS = {
     "teacher.train": {"epochs": 2, "lr": 0.01},
     "distill": {"epochs": 2, "lr": 0.03, "views": 2, "ema": 0.9},
 }
-METHODS = {"replay": "kd", "live": ["kd", "making_methods:Regress"]}  # adapters, a buffer, random draws in the second
+METHODS = {
+    "replay": {"taid": {"alpha": 0.05}},  # what all processes have seen sets the target
+    "live": [{"mixkd": {"mixed": 0.5}}, "making_methods:Regress"],  # shares, adapters, a buffer, random draws
+}
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekd.catalog._row import Row
@@ -12,18 +13,25 @@ from edgekd.catalog._row import Row
 class MethodRow(Row):
     family: str  # logit | feature | relation | token | policy
     paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings all_logits unlabelled live
+    needs: tuple[str, ...]  # of: labels features embeddings student_embeddings all_logits unlabelled live
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
     owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
     permutable: bool = True  # the loss does not depend on the order of a batch
     ships_extra: bool = False  # `export` returns more than the plain student
+    top_logits: int = 0  # of an image's largest, how many stored targets must hold; of no matter with `all_logits`
+    refuses: Mapping[str, str] = field(default_factory=dict)  # methods that it cannot be listed with, and why
 
     @property
     def replayable(self) -> bool:
         """Whether stored teacher outputs, logits and embeddings, are enough."""
         return not {"features", "live"} & set(self.needs)
+
+    def asks(self, whose: str) -> dict[str, Any]:
+        """What `Tapped` is to give of the `student` or of the `teacher` beside its logits."""
+        embeddings = {"embeddings", "student_embeddings"} if whose == "student" else {"embeddings"}
+        return {"features": "features" in self.needs, "embeddings": bool(embeddings & set(self.needs))}
 
     def line(self) -> dict[str, Any]:
         """What a table of methods says of it."""
@@ -133,6 +141,68 @@ METHODS = {
             needs=("labels", "all_logits"),
             anchor="CIFAR-100 ResNet-32x4 to ResNet-8x4: 76.53",
             min_classes=3,
+            owns_labels=True,
+        ),
+        MethodRow(
+            "pld",
+            "edgekd.distill.methods.pld:PLD",
+            "rank the classes as the label and then the teacher do, in place of cross-entropy and KD",
+            family="logit",
+            paper="Bassam et al. 2025, arXiv 2506.12542",
+            needs=("labels", "all_logits"),
+            anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.28 (250 epochs of AdamW)",
+            owns_labels=True,
+        ),
+        MethodRow(
+            "topkld",
+            "edgekd.distill.methods.topkld:TopKLD",
+            "forward KL on the teacher's first classes, reverse KL on the others; for students of few bits",
+            family="logit",
+            paper="Ding et al. 2025, arXiv 2501.06218 (reconstructed)",
+            needs=("labels",),
+            anchor="-",
+            owns_labels=True,
+        ),
+        MethodRow(
+            "dhkd",
+            "edgekd.distill.methods.dhkd:DHKD",
+            "a second head, dropped at export, regresses the teacher's logits",
+            family="logit",
+            paper="Yang et al. 2025, arXiv 2411.08937",
+            needs=("student_embeddings", "all_logits"),
+            anchor="-",
+        ),
+        MethodRow(
+            "sinkd",
+            "edgekd.distill.methods.sinkd:SinKD",
+            "optimal transport between the two batches of predictions, beside another method",
+            family="relation",
+            paper="Cui et al. 2024, arXiv 2402.17110",
+            needs=("all_logits",),
+            anchor="-",
+        ),
+        MethodRow(
+            "mixkd",
+            "edgekd.distill.methods.mixkd:MixKD",
+            "a few images mixed, logits of both sides divided by their deviation",
+            family="policy",
+            paper="Choi et al. 2023, arXiv 2211.03946",
+            needs=("labels", "live"),
+            anchor="-",
+            min_classes=3,
+            owns_labels=True,
+            refuses={
+                name: "which goes by one label an image, where mixed images have two" for name in ("crd", "ofakd")
+            },
+        ),
+        MethodRow(
+            "taid",
+            "edgekd.distill.methods.taid:TAID",
+            "the teacher of another method starts at the student and moves away as it follows",
+            family="policy",
+            paper="Shing et al. 2025, arXiv 2501.16937",
+            needs=("labels",),
+            anchor="-",
             owns_labels=True,
         ),
         MethodRow(
@@ -271,6 +341,15 @@ METHODS = {
             paper="Passalis and Tefas ECCV 2018",
             needs=("embeddings",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.34",
+        ),
+        MethodRow(
+            "trg",
+            "edgekd.distill.methods.trg:TRG",
+            "keep how tokens relate: within an image, among nearest neighbours, and to their own of the teacher",
+            family="relation",
+            paper="Zhang et al. 2023, arXiv 2306.12442 (reconstructed)",
+            needs=("features",),
+            anchor="-",
         ),
         MethodRow(
             "token",

@@ -86,10 +86,16 @@ def normalise(images: Pixels, mean: Sequence[float], std: Sequence[float]) -> to
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def mixup(images: Pixels, share: float) -> Pixels:
-    """Each image with the one opposite in the batch (Zhang et al. 2018): `share` of itself, uint8 [B, H, W, C]."""
+def mixup(images: Pixels, share: float | NDArray[np.float32]) -> Pixels:
+    """Each image with the one opposite in the batch (Zhang et al. 2018): `share` of itself, uint8 [B, H, W, C].
+
+    One share for all, or one each [B].
+    """
+    if isinstance(share, np.ndarray):
+        share = share.reshape(-1, 1, 1, 1)
     if isinstance(images, torch.Tensor):
-        mixed = share * images.float() + (1 - share) * images.flip(0).float()
+        own = torch.from_numpy(share).to(images.device) if isinstance(share, np.ndarray) else share
+        mixed = own * images.float() + (1 - own) * images.flip(0).float()
         return mixed.round_().byte()
     weighted = share * images.astype(np.float32) + (1 - share) * images[::-1].astype(np.float32)
     return np.rint(weighted).astype(np.uint8)

@@ -55,8 +55,7 @@ def distill(
     device, augment = processes.device(), augmentation(config, data, seed)
     student = _normalised(student, data)
     model = build_random(student, seed)
-    asked: dict[str, bool] = {need: need in row.needs for need in ("features", "embeddings")}
-    tapped = Tapped(model, student.input_shape, taps=config.taps.student, whose="student", **asked)
+    tapped = Tapped(model, student.input_shape, taps=config.taps.student, whose="student", **row.asks("student"))
     _check_small(model, student, config)
     record: dict[str, Any] = {"method": row.name, "student_taps": list(tapped.side.shapes)}
     targets: TeacherTargets | None = None
@@ -111,9 +110,10 @@ def _why_live(row: MethodRow, config: DistillConfig) -> str | None:
     """Why the teacher has to run beside the student; None where its stored outputs do."""
     if config.targets == "live":
         return "distill.targets is live"
+    if "live" in row.needs:
+        return f"{row.name} makes new images at every step, and outputs are stored of those that were seen before"
     if not row.replayable:
-        missing = [need for need in row.needs if need in ("features", "live")]
-        return f"{row.name} needs {' and '.join(missing)}, and only logits and embeddings are stored"
+        return f"{row.name} needs features, and only logits and embeddings are stored"
     return "images are mixed anew at every step" if config.mixup else None
 
 
@@ -126,6 +126,11 @@ def _layout(row: MethodRow, classes: int, embedding: int, config: DistillConfig)
         raise ConfigError(
             f"distill.targets: {row.name} needs the logits of all {classes} classes, and replay would store {top}",
             f"Set distill.targets to live, or distill.top_k to {classes}.",
+        )
+    if top < row.top_logits:
+        raise ConfigError(
+            f"distill.targets: {row.name} reads the {row.top_logits} largest logits, and replay would store {top}",
+            f"Set distill.targets to live, or distill.top_k to {row.top_logits}.",
         )
     return Layout(classes, top, embedding)
 

@@ -88,8 +88,7 @@ def _step_ms(name: str, data: Dataset, out: Path) -> float:
     config = DistillConfig(batch_size=BATCH, epochs=1, views=1)
     method, row = make_method([MethodChoice(name, {})], 0.0, 0)
     specs = [ModelSpec("edgekd", net, CLASSES, SHAPE, mean=data.mean, std=data.std) for net in PAIR]
-    asked: dict[str, Any] = {need: need in row.needs for need in ("features", "embeddings")}
-    student = Tapped(build_random(specs[1], 0), SHAPE, **asked)
+    student = Tapped(build_random(specs[1], 0), SHAPE, **row.asks("student"))
     augment, device = augmentation(config, data, 0), processes.device()
     targets: TeacherTargets | None = None
     side: Side | None = None

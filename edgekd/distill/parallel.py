@@ -7,7 +7,7 @@ averaged. BatchNorm normalises by the statistics of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,14 +51,18 @@ def gather(outputs: Outputs) -> Outputs:
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """The mean of all processes' gradients, in one exchange."""
+    average([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def average(values: Sequence[Tensor]) -> None:
+    """Each of `values` becomes its mean over the processes, in one exchange."""
     if processes.count() == 1:
         return
     from accelerate.utils import reduce
 
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    flat = reduce(torch.cat([value.flatten() for value in values]), "mean")
+    for value, part in zip(values, flat.split([v.numel() for v in values]), strict=True):
+        value.copy_(part.view_as(value))
 
 
 def synchronise_batchnorm(model: nn.Module) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +66,7 @@ def live_targets(
     With `export` big networks on a CPU run in ONNX Runtime: a float CNN takes two thirds of torch's time there. Raises
     ConfigError where features are asked of several teachers or of an ONNX file, ModelError from building them.
     """
-    asked: dict[str, Any] = {need: need in row.needs for need in ("features", "embeddings")}
+    asked = row.asks("teacher")
     more = " and ".join(need for need, wanted in asked.items() if wanted)
     files = [spec.name for spec in teachers if spec.source == "onnx"]
     if more and (len(teachers) > 1 or files):

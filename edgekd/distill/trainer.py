@@ -190,7 +190,7 @@ class Trainer:
         outputs = gather(outputs)
         self._seed(part)
         terms = self.method.loss(outputs, teacher, batch, self.step)
-        if batch.partners is None:
+        if batch.partners is None or isinstance(batch.mix, Tensor):  # the method has mixed the terms
             return terms
         self._seed(part)
         others = Batch(batch.pixels, batch.partners, batch.samples, batch.view)

@@ -32,9 +32,7 @@ def predict(
         shape = (images.shape[3], images.shape[1], images.shape[2])
         model = OnnxModel(str(model), Path(model).stem, "unknown", 0, shape)
     runtime: Any = find(BACKENDS, "device.backend", backend or device.backend).load()()
-    # one multiply-add an image: (x/255 - mean)/std = x * scale + shift
-    scale = (1 / (255 * np.asarray(std, np.float64))).astype(np.float32)
-    shift = (-np.asarray(mean, np.float64) / np.asarray(std, np.float64)).astype(np.float32)
+    scale, shift = multiply_add(mean, std)
     rows = []
     with runtime.open(runtime.build(model, device), threads=len(usable_cores())) as session:
         (name,) = session.inputs
@@ -43,3 +41,10 @@ def predict(
             (logits,) = session.infer({name: np.ascontiguousarray(part.transpose(0, 3, 1, 2))}).values()
             rows.append(logits)
     return np.concatenate(rows).astype(np.float32, copy=False)
+
+
+def multiply_add(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(scale, shift) float32 [C], so that (x / 255 - mean) / std = x * scale + shift."""
+    scale = (1 / (255 * np.asarray(std, np.float64))).astype(np.float32)
+    shift = (-np.asarray(mean, np.float64) / np.asarray(std, np.float64)).astype(np.float32)
+    return scale, shift

@@ -65,7 +65,7 @@ def quantize(
     here = device.backend in BACKENDS
     backend = device.backend if here else "onnxruntime-reference"
     judge = Judge((float_student, float_teacher), (student.spec, teacher), data, device, backend, config.qad)
-    images = _calibration(data, config.calibration, seed)
+    images = calibration_images(data, config.calibration, seed)
 
     def calibrated() -> GraphModule:
         prepared = prepare(float_student, student.spec.input_shape, row.load()(**options))
@@ -129,7 +129,8 @@ def quantize(
     record |= {**options, "ptq": finish("ptq", prepared, started), "chosen": "ptq"}
     gap, allowed = judge.fp32["val_top1"] - record["ptq"]["val_top1"], config.qad.tolerance
     if config.qad.epochs > 0 and allowed is not None and gap <= allowed:
-        record["qad_skipped"] = f"PTQ is {100 * gap:.2f} points below FP32, and {100 * allowed:g} are allowed"
+        where = f"{abs(100 * gap):.2f} points {'below' if gap > 0 else 'above'} FP32"
+        record["qad_skipped"] = f"PTQ is {where}, and {100 * allowed:g} below are allowed"
         progress.note(f"QAD skipped: {record['qad_skipped']}")
     elif config.qad.epochs > 0:
         started = time.perf_counter()
@@ -156,7 +157,7 @@ def quantize(
     return checkpoint
 
 
-def _calibration(data: Dataset, n: int, seed: int) -> NDArray[np.uint8]:
+def calibration_images(data: Dataset, n: int, seed: int) -> NDArray[np.uint8]:
     """`n` training images, not augmented, drawn from the seed: [n, H, W, C]. Raises ConfigError for one class alone."""
     order = np.random.default_rng([*b"calibration", seed]).permutation(len(data.train))
     chosen = np.sort(order[:n])

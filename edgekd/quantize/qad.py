@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgekd.catalog import METHODS, find
 from edgekd.config import QadConfig, method_choices
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, epoch_order, normalise
@@ -116,16 +115,13 @@ class Qad:
         return len(self.val_kls) - 1 - self.val_kls.index(min(self.val_kls)) >= self.config.patience
 
     def _prepared_method(self, device: torch.device) -> Method:
-        choices = method_choices(self.config.method)
-        for choice in choices:
-            row = find(METHODS, "quantize.qad.method", choice.name)
-            missing = [need for need in row.needs if need not in ("labels", "all_logits")]
-            if missing:
-                raise ConfigError(
-                    f"quantize.qad.method: {row.name} needs {' and '.join(missing)}, and QAD compares logits",
-                    "Choose a method of the logit family: edgekd methods lists them.",
-                )
-        method, _ = make_method(choices, 0.0, self.seed)
+        method, row = make_method(method_choices(self.config.method), 0.0, self.seed)
+        missing = [need for need in row.needs if need not in ("labels", "all_logits")]
+        if missing:
+            raise ConfigError(
+                f"quantize.qad.method: {row.name} needs {' and '.join(missing)}, and QAD compares logits",
+                "Choose a method of the logit family: edgekd methods lists them.",
+            )
         side = Side({}, 0, nn.Identity())
         method.prepare(Setup(side, side, self.data.num_classes, self.labels, self.seed, self.steps))
         return method.to(device)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from math import comb
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from edgekd.errors import RunDirectoryError
@@ -83,12 +86,14 @@ def find(rows: list[dict[str, Any]], artifact: str, **fields: Any) -> dict[str, 
 def verdict(ledger: list[dict[str, Any]], latency: list[dict[str, Any]]) -> dict[str, Any]:
     """The shipped student against the teacher; what was not measured on both sides is None.
 
-    `batch` is the smallest one that both were timed at; `speedup` and `size_ratio` are teacher / student.
+    `batch` is the smallest one that both were timed at; `speedup` and `size_ratio` are teacher / student;
+    `students` holds what `compare` says of it and the student's graphs in other precisions.
     """
     out: dict[str, Any] = dict.fromkeys(
         ("artifact", "teacher_top1", "top1", "drop", "teacher_size_bytes", "size_bytes", "size_ratio")
         + ("batch", "threads", "teacher_p50_ms", "p50_ms", "speedup")
     )
+    out["students"] = []
     measured = [row for row in latency if row.get("measured")]
     names = {row["artifact"]: None for row in (*ledger, *measured) if row["artifact"].startswith("onnx-")}
     shipped = sorted(names, key=lambda name: name == "onnx-fp32")  # the quantized one where there is one
@@ -108,7 +113,50 @@ def verdict(ledger: list[dict[str, Any]], latency: list[dict[str, Any]]) -> dict
         assert slow is not None and fast is not None
         out |= {"teacher_p50_ms": slow["p50_ms"], "p50_ms": fast["p50_ms"], "speedup": slow["p50_ms"] / fast["p50_ms"]}
         out["threads"] = fast["conditions"].get("threads")
+    students = [row for row in measured if row["artifact"].startswith(("onnx-", "engine-"))]
+    out["students"] = [
+        compare(row, other)
+        for row in students
+        for other in students
+        if row["artifact"] == artifact
+        and other["precision"] != row["precision"]
+        and all(other[key] == row[key] for key in ("target", "batch"))
+    ]
     return out
+
+
+def compare(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The time of one graph over that of another, from their latency rows: below 1 the first is faster.
+
+    `ratio` is the median over the turns that both took side by side and `ci95` its interval; where there are no such
+    turns it is that of p50, and `ci95` None. `faster` is beyond the interval, where there is one.
+    """
+    ratio, interval = row["p50_ms"] / other["p50_ms"], None
+    turns, others = row.get("turn_p50_ms") or (), other.get("turn_p50_ms") or ()
+    if len(turns) == len(others) and row["conditions"].get("turns") == other["conditions"].get("turns"):
+        ratios = [one / another for one, another in zip(turns, others, strict=True)]
+        if (interval := median_interval(ratios)) is not None:
+            ratio = median(ratios)
+    return {
+        "artifact": row["artifact"],
+        "precision": row["precision"],
+        "against": other["artifact"],
+        "against_precision": other["precision"],
+        "batch": row["batch"],
+        "ratio": ratio,
+        "ci95": None if interval is None else list(interval),
+        "faster": (ratio if interval is None else interval[1]) < 1,
+    }
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """At least 95 % confidence of the median, between two of the values (sign test); None below 6 of them."""
+    n, ordered = len(values), sorted(values)
+    outside, k = 1, 0  # how often k or fewer of n tosses are heads, in 1 / 2^n
+    while outside <= 0.025 * 2**n:
+        k += 1
+        outside += comb(n, k)
+    return (ordered[k - 1], ordered[n - k]) if k else None
 
 
 def _lint(quantize: dict[str, Any] | None) -> dict[str, Any]:

@@ -171,6 +171,31 @@ def training(history: Sequence[dict[str, Any]]) -> str:
     return out[0]
 
 
+def mixed(found: dict[str, Any], fp32_top1: float) -> str:
+    """Validation top-1 against latency of every assignment that was measured, the front, the chosen one and FP32."""
+    with _figure("mixed", 3.1) as (figure, out):
+        ax = figure.subplots()
+        ax.grid(True)
+
+        def places(points: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
+            return [(point["latency_ms"], 100 * point["val_top1"]) for point in points]
+
+        ax.axhline(100 * fp32_top1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="FP32")
+        ax.plot(*zip(*places(found["points"]), strict=True), "o", color=SOFT, markersize=4.5, label="measured")
+        front = places(found["front"])
+        ax.plot(*zip(*front, strict=True), color=SOFT, linewidth=0.9, drawstyle="steps-post", label="front")
+        ax.plot(*places([found["chosen"]])[0], "*", color=ACCENT, markersize=13, label="chosen")
+        for point, place in zip(found["front"], front, strict=True):
+            count, above = str(len(point["kept_float"])), 9 if point == found["chosen"] else 7
+            ax.annotate(count, place, (0, above), textcoords="offset points", ha="center", fontsize=9)
+        ax.set_xlabel("latency in ms, batch 1; on the front: layers kept float")
+        ax.set_ylabel("validation top-1 in %")
+        ax.tick_params(axis="y", labelcolor=MUTED)
+        ax.margins(x=0.1, y=0.15)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, handletextpad=0.4, columnspacing=0.9)
+    return out[0]
+
+
 def name_of(row: dict[str, Any], named: bool = False) -> str:
     """A student as blocks × channels of its stages; by its own name where it is `named`, or has no such shape."""
     spec = row.get("spec") or {}

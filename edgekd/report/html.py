@@ -10,11 +10,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from edgekd.report import STAGES, charts, units
+from edgekd.report import STAGES, charts, remarks, units
 
 HERE = Path(__file__).parent
 LINT_PAIRS = {"conv": "convolutions INT8", "add": "adds INT8", "gemm": "linear layers INT8"}
 RANKED = 10  # candidates in the table; the chart shows them all
+SENSITIVE = 15  # layers in the list
 
 
 def render(report: dict[str, Any]) -> str:
@@ -28,6 +29,7 @@ def render(report: dict[str, Any]) -> str:
             for name in ("percent", "points", "ms", "size", "count", "times", "rate", "seconds", "whole")
         },
         number=_unbroken(units.number),
+        signed=units.signed,
         artifact=units.artifact,
         words=units.words,
     )
@@ -39,9 +41,13 @@ def render(report: dict[str, Any]) -> str:
         charts={name: Markup(svg) for name, svg in _charts(report).items()},
         stages=_stages(report),
         search=_search(report["search"]),
+        slower=remarks.speed(report["verdict"]),
         quantize=_quantize(report["quantize"]),
+        remarks=remarks.quantization(report),
+        mixed=_mixed(report["quantize"]),
         parity=_compare(report["parity"]),
-        lint={name: lint_lines(record) for name, record in report["lint"].items()},
+        lint={name: (remarks.lint(record), lint_lines(record)) for name, record in report["lint"].items()},
+        counted=remarks.counted(report["quantize"]),
         warnings=sorted({text for row in report["latency"] for text in row["conditions"].get("warnings") or ()}),
         conditions=_conditions(report),
         config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
@@ -65,6 +71,8 @@ def _charts(report: dict[str, Any]) -> dict[str, str]:
         out["search"] = charts.search(report["search"])
     if report["distill"] and len(report["distill"]["history"]) > 1:
         out["training"] = charts.training(report["distill"]["history"])
+    if report["quantize"] and (mixed := report["quantize"].get("mixed")):
+        out["mixed"] = charts.mixed(mixed, report["quantize"]["fp32"]["val_top1"])
     return out
 
 
@@ -108,16 +116,35 @@ def _search(search: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _quantize(quantize: dict[str, Any] | None) -> dict[str, Any] | None:
-    """PTQ and QAD beside the float student, and what holds for both."""
+    """PTQ and QAD beside the float student, and what holds for both and is no remark."""
     if quantize is None:
         return None
     columns = {name: quantize[name] for name in ("fp32", "ptq", "qad") if isinstance(quantize.get(name), dict)}
-    rest = {key: value for key, value in quantize.items() if key not in (*columns, "chosen") and _scalar(value)}
+    said = (*columns, "chosen", "simulated", "qad_skipped")
+    rest = {key: value for key, value in quantize.items() if key not in said and _scalar(value)}
+    if "val_kls" in columns.get("qad", {}):
+        rest["qad_val_kls"] = columns["qad"]["val_kls"]
     return {
         "columns": list(columns),
         "chosen": quantize.get("chosen"),
         "lines": _compare(columns),
         "rest": [(units.words(key), units.figure(key, value)) for key, value in rest.items()],
+    }
+
+
+def _mixed(quantize: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The most sensitive layers, `share` in [0, 1] of the largest gain; `rest` others gain `least` at most."""
+    mixed = quantize.get("mixed") if quantize else None
+    if mixed is None:
+        return None
+    rows = sorted(mixed["layers"], key=lambda row: -row["kl"])
+    shown, largest = rows[:SENSITIVE], max(rows[0]["kl"], 0) or 1
+    kept = mixed["chosen"]["kept_float"]
+    return {
+        **mixed,
+        "sensitive": [{**r, "share": max(r["kl"], 0) / largest, "kept": r["layer"] in kept} for r in shown],
+        "rest": len(rows) - len(shown),
+        "least": rows[SENSITIVE]["kl"] if len(rows) > SENSITIVE else None,
     }
 
 
@@ -131,21 +158,13 @@ def _scalar(value: Any) -> bool:
     return isinstance(value, (str, int, float)) and value != ""
 
 
-def lint_lines(record: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """A lint record as (what, figure, well) lines; a pair [n, of] reads n/of and is well when they are equal.
-
-    The record is `LintReport.to_json()`: pairs by kind of operator, lists of what is wrong, `line` and `ok`.
-    """
+def lint_lines(record: dict[str, Any]) -> list[tuple[str, list[str], str]]:
+    """The counts and islands of a `LintReport.to_json()` as (what, figures, tag); the tag says how many are float."""
     lines = []
-    for key, value in record.items():
-        if key in ("line", "ok"):
-            continue
-        if key in LINT_PAIRS:
-            n, of = value
-            lines.append((LINT_PAIRS[key], f"{n}/{of}" if of else "none in the graph", n == of))
-        else:
-            lines.append((units.words(key), ", ".join(map(str, value)) or "none", not value))
-    return lines
+    for key, what in LINT_PAIRS.items():
+        n, of = record[key]
+        lines.append((what, [f"{n}/{of}" if of else "none in the graph"], f"{of - n} float" if n < of else ""))
+    return [*lines, ("float islands", record["float_islands"] or ["none"], "")]
 
 
 def _conditions(report: dict[str, Any]) -> list[tuple[str, str]]:

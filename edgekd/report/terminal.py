@@ -1,4 +1,4 @@
-"""The ledger and the latencies as tables for a terminal."""
+"""The ledger and the latencies as tables for a terminal, and what is to be said of quantization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from edgekd.report import units
+from edgekd.report import remarks, units
 
 
 def ledger_table(report: dict[str, Any]) -> Table:
@@ -51,3 +51,15 @@ def latency_table(report: dict[str, Any]) -> Table:
             style=None if row["measured"] else "dim italic",
         )
     return table
+
+
+def remark_lines(report: dict[str, Any]) -> list[Text]:
+    """Where quantization does not pay, what its figures are to be read with, and the lint; what is bad in red."""
+    slower = remarks.speed(report["verdict"])
+    lines = [Text(slower, "red")] if slower else []
+    for remark in remarks.quantization(report):
+        lines.append(Text(f"{remark.label}: {remark.text}", "red" if remark.bad else ""))
+    for artifact, record in report["lint"].items():
+        lines += [Text(f"wrong: {problem}", "red") for problem in record["problems"]]
+        lines.append(Text(f"{units.artifact(artifact)}: {record['line']}; {remarks.lint(record).text}"))
+    return lines

@@ -6,21 +6,28 @@ from typing import Any
 
 DASH = "–"
 
+PRECISIONS = {
+    "fp32": "FP32",
+    "fp16": "FP16",
+    "fp8": "FP8",
+    "int8": "INT8",
+    "int8-fp16": "INT8 with FP16",
+    "int8-weights": "INT8 weight-only",
+}
+
 ARTIFACTS = {
     "teacher": "Teacher, FP32 ONNX",
     "student-fp32": "Student, FP32 torch",
-    "student-ptq": "Student, INT8 after PTQ",
-    "student-qad": "Student, INT8 after QAD",
-    "onnx-fp32": "Student, FP32 ONNX",
-    "onnx-int8": "Student, INT8 ONNX",
-    "onnx-int8-fp16": "Student, INT8 and FP16 ONNX",
-    "onnx-fp16": "Student, FP16 ONNX",
+    "student-ptq": "Student after PTQ",
+    "student-qad": "Student after QAD",
+    **{f"onnx-{name}": f"Student, {text} ONNX" for name, text in PRECISIONS.items()},
 }
 
 NAMES = {
     "n": "images",
     "val_top1": "validation top-1",
     "val_kl": "validation KL",
+    "qad_val_kls": "validation KL by QAD epoch",
     "calibration": "calibration images",
     "seconds": "time",
 }
@@ -28,6 +35,10 @@ NAMES = {
 
 def artifact(name: str) -> str:
     return ARTIFACTS.get(name, name)
+
+
+def precision(name: str) -> str:
+    return PRECISIONS.get(name, name)
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -44,6 +55,11 @@ def ms(value: float | None) -> str:
     if value is None:
         return DASH
     return f"{value:.{2 if value >= 1 else 3}f} ms" if value < 10 else f"{value:.{1 if value < 100 else 0}f} ms"
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference."""
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def size(value: float | None) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import METHODS
 from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
+from edgekd.distill.methods._custom import NEEDS
 from edgekd.errors import InputError
 from edgekd.models import build_model
 from edgekd.models.taps import Tapped
@@ -85,7 +85,6 @@ def permuted(outputs: Outputs, order: Tensor) -> Outputs:
 def make(name: str, pair: str) -> Case:
     """Skips a pair that the method refuses, before the first step or in it."""
     row = METHODS[name]
-    asked: Any = {need: need in row.needs for need in ("features", "embeddings")}
     torch.manual_seed(0)
     student, method = STUDENTS[pair](), row.load()()
     if pair == "twin":
@@ -93,10 +92,12 @@ def make(name: str, pair: str) -> Case:
     images = torch.randn(BATCH, *SHAPE)
     batch = Batch(np.zeros((BATCH, 32, 32, 3), np.uint8), LABELS[:BATCH], np.arange(BATCH), 0)
     try:
-        watched, other = Tapped(student.eval(), SHAPE, **asked), Tapped(teacher_net(), SHAPE, **asked)
+        watched = Tapped(student.eval(), SHAPE, **row.asks("student"))
+        other = Tapped(teacher_net(), SHAPE, **row.asks("teacher"))
         with torch.no_grad():
             targets = other(images)
-        method.prepare(Setup(watched.side, other.side if any(asked.values()) else None, CLASSES, LABELS, 0, steps=10))
+        side = other.side if any(row.asks("teacher").values()) else None
+        method.prepare(Setup(watched.side, side, CLASSES, LABELS, 0, steps=10))
         case = Case(student, method, watched(images), targets, batch)
         case.terms(copy.deepcopy(method))
     except InputError as error:
@@ -223,5 +224,5 @@ def test_its_class_and_its_row(name: str) -> None:
     assert module is not None and module.__doc__ and module.__file__
     assert len(Path(module.__file__).read_text().splitlines()) < 150
     assert row.name == name and row.summary and row.paper and row.anchor and row.tasks
-    assert set(row.needs) <= {"labels", "features", "embeddings", "all_logits", "unlabelled", "live"}
+    assert set(row.needs) <= set(NEEDS) and set(row.refuses) <= set(METHODS)
     assert row.family in {"logit", "feature", "relation", "token", "policy"}

@@ -12,7 +12,7 @@ from edgekd.catalog import METHODS
 from edgekd.distill.methods._base import Batch, Method, Outputs, Side
 
 CNNS = ("fitnet", "at", "vid", "ofd", "reviewkd", "cwd", "mgd", "simkd", "ofakd", "mimic", "srrl")
-CNNS += ("crd", "sp", "rkd", "pkt")
+CNNS += ("crd", "sp", "rkd", "pkt", "trg")
 SAME = {f"layer{i}": (c, s, s) for i, c, s in ((1, 4, 8), (2, 8, 4), (3, 12, 2))}
 PAIRS = {
     "narrower CNN": (SAME, WIDE_CNN),

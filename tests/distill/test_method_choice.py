@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekd.config import DistillConfig, load_config, method_choices
+from edgekd.config import DistillConfig, load_config, map_names, method_choices
 from edgekd.distill.methods._base import Batch, Method, Outputs
 from edgekd.distill.methods._combined import Combined, Part, make_method
 from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.methods.kd import KD, kd_loss
 from edgekd.errors import ConfigError
 from edgekd.init import config_text
+from edgekd.pipeline import _identity
 
 OWN = '''
 from torch import Tensor
@@ -49,6 +50,15 @@ class Sceptic(Gap):
 class Odd(Gap):
     needs = ("magic",)
 '''
+WILLING = """
+from dataclasses import replace
+
+class Willing(Gap):
+    refuses = {"rkd": "for a test"}
+
+    def row(self, row):
+        return replace(row, min_classes=4) if self.power == 1 else row
+"""
 
 
 @pytest.fixture
@@ -143,6 +153,19 @@ def test_gradient_surgery_sees_all_terms(own: str) -> None:
     assert grad is not None and logits.grad is not None and torch.allclose(grad, -logits.grad)
 
 
+def test_options_can_change_what_the_row_says(own: str, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(OWN + WILLING)
+    assert make(f"{own}Willing")[1].needs == ("labels", "embeddings")
+    assert make([{f"{own}Willing": {"power": 1}}, f"{own}Gap"])[1].min_classes == 4
+
+
+def test_a_pair_that_one_refuses(own: str, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(OWN + WILLING)
+    for value in ([f"{own}Willing", "rkd"], ["rkd", f"{own}Willing"]):
+        with pytest.raises(ConfigError, match="Willing cannot be listed with rkd, for a test\nKeep one of the two"):
+            make(value)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -189,6 +212,21 @@ def test_its_file_counts_by_content(own: str, tmp_path: Path) -> None:
     assert make(f"{own}Gap")[0]._parts[1].method.power == 2
     (tmp_path / "my.py").write_text(OWN.replace("int = 2", "int = 3"))
     assert make(f"{own}Gap")[0]._parts[1].method.power == 3
+
+
+def test_a_wrapped_file_is_found_and_counts_by_content(own: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    wrapped = "{taid: {start: 0.2, method: [./my.py:Gap, {./my.py:Owner: {power: 3}}]}}"
+    file.write_text(f"data: digits\ntarget: x86-cpu\ndistill:\n  method: {wrapped}\n")
+    method = load_config(file).distill.method
+    assert method == {"taid": {"start": 0.2, "method": [f"{own}Gap", {f"{own}Owner": {"power": 3}}]}}
+    before = map_names(method, _identity)
+    gap, _ = before["taid"]["method"]
+    assert gap.endswith(":Gap") and "my.py" not in str(before) and before["taid"]["start"] == 0.2
+    (tmp_path / "my.py").write_text(OWN + "pass")
+    assert map_names(method, _identity) != before
+    with pytest.raises(ConfigError, match="Gap needs embeddings, and only the teacher's logits are moved"):
+        make({"taid": {"method": f"{own}Gap"}})
 
 
 def test_in_a_config(own: str, tmp_path: Path) -> None:

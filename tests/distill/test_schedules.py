@@ -9,10 +9,13 @@ from making_features import SLIM_CNN, WIDE_CNN, setup, side
 
 from edgekd.distill.methods._base import Method
 from edgekd.distill.methods._schedules import cosine, progress, warmup
+from edgekd.distill.methods.dhkd import DHKD
 from edgekd.distill.methods.dkd import DKD
 from edgekd.distill.methods.kd import KD
 from edgekd.distill.methods.reviewkd import ReviewKD
 from edgekd.distill.methods.rld import RLD
+from edgekd.distill.methods.taid import TAID
+from edgekd.distill.methods.trg import TRG
 from edgekd.distill.methods.wkd import WKD
 from edgekd.errors import ConfigError
 
@@ -39,15 +42,18 @@ def test_progress_and_cosine_by_hand() -> None:
         (WKD(), "decay_start"),
         (KD(temperature_end=1.0), "anneal_share"),
         (ReviewKD(), "warmup"),
+        (TAID(), "t"),
+        (TRG(), "temperature"),
+        (DHKD(stop=0.5), "stop"),
     ],
 )
 def test_a_run_of_unknown_length_is_refused(method: Method, option: str) -> None:
     name = type(method).__name__.lower()
-    with pytest.raises(ConfigError, match=rf"distill.method {name}: {option} is a share of the run.*\nGive Setup"):
+    with pytest.raises(ConfigError, match=rf"distill.method {name}: {option} follows the run.*\nGive Setup"):
         method.prepare(setup(side(SLIM_CNN), side(WIDE_CNN), steps=0))
 
 
-@pytest.mark.parametrize("method", [DKD(warmup=0), RLD(warmup=0), KD(), ReviewKD(warmup=0)])
+@pytest.mark.parametrize("method", [DKD(warmup=0), RLD(warmup=0), KD(), ReviewKD(warmup=0), DHKD()])
 def test_without_a_schedule_the_length_does_not_matter(method: Method) -> None:
     method.prepare(setup(side(SLIM_CNN), side(WIDE_CNN), steps=0))
 

@@ -246,7 +246,10 @@ def test_what_ships_around_the_student_is_built_again(data: Dataset, teacher: Mo
             "distill.progressive: Regress compares feature maps",
         ),
         ({"method": "making_methods:Everything", "top_k": 3}, "needs the logits of all 10 classes, and .* store 3"),
+        ({"method": {"topkld": {"k": 4}}, "top_k": 3}, "topkld reads the 4 largest logits, and replay would store 3"),
+        ({"method": [{"taid": {"method": {"pld": {"top": 4}}}}, "rkd"], "top_k": 3}, "reads the 4 largest logits"),
         ({"method": "making_methods:Shipping"}, "distill.ema: Shipping ships more than the student"),
+        ({"method": "mixkd", "mixup": 0.2}, "distill.mixup: mixkd mixes the images itself"),
         ({"batch_size": 64, "accumulate": 3}, "batch_size 64 cannot be split into 3 parts"),
         ({"batch_size": 64, "crops": 3}, "batch_size 64 is not a multiple of crops 3"),
     ],
@@ -280,6 +283,35 @@ def test_mixup_mixes_images_and_losses(data: Dataset, teacher: ModelSpec, tmp_pa
         run(tmp_path / "b", data, teacher, StopAfter("distill", 7), **changes)
     assert run(tmp_path / "b", data, teacher, NullProgress(), **changes).weights.read_bytes() == first
     assert run(tmp_path / "c", data, teacher, NullProgress(), epochs=1).weights.read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("method", "targets"),
+    [
+        ({"mixkd": {"mixed": 0.5}}, "live"),
+        ([{"taid": {"alpha": 0.05}}, {"dhkd": {"align": True, "hidden": 8}}], "replay"),
+    ],
+)
+def test_methods_that_mix_and_those_with_moving_targets_resume_exactly(
+    method: object, targets: str, data: Dataset, teacher: ModelSpec, tmp_path: Path
+) -> None:
+    notes = Notes()
+    changes = {"method": method, "epochs": 1, "progressive": 0.0}
+    first = run(tmp_path / "a", data, teacher, notes, **changes).weights.read_bytes()
+    record = json.loads((tmp_path / "a" / "distill.json").read_text())
+    assert record["targets"] == targets
+    if targets == "live":
+        assert "mixkd makes new images at every step" in record["why"] and record["why"] in notes.said[0]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", data, teacher, StopAfter("distill", 7), **changes)
+    assert run(tmp_path / "b", data, teacher, NullProgress(), **changes).weights.read_bytes() == first
+
+
+def test_a_teacher_without_embeddings_serves_a_second_head(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
+    """Its row asks for the student's alone, so nothing else of the teacher is stored."""
+    run(tmp_path / "a", data, teacher, NullProgress(), method="dhkd", epochs=1)
+    record = json.loads((tmp_path / "a" / "distill.json").read_text())
+    assert record["target_bytes"] == 2 * len(data.train) * 10 * 2
 
 
 def test_the_loss_of_a_mixed_batch(data: Dataset, tmp_path: Path) -> None:

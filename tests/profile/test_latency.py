@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_a_report_holds_every_sample_and_its_conditions(models: list[OnnxModel],
     assert conditions["versions"]["onnxruntime"] and len(conditions["load_before"]) == 3
     assert len(conditions["cores"]) == 1 and conditions["cores"][0] in usable_cores()
     assert LatencyReport.from_json(json.loads(json.dumps(report.to_json()))).summary() == row
+
+
+def test_the_median_of_every_turn_is_kept() -> None:
+    samples = (3_000_000, 1_000_000, 2_000_000, 8_000_000, 6_000_000, 7_000_000, 5_000_000)
+    report = LatencyReport("onnx-int8", "x86-cpu", "onnxruntime-cpu", "int8", 1, samples, {"turns": {"runs": 3}})
+    assert report.summary()["turn_p50_ms"] == [2.0, 7.0, 5.0]
+    assert replace(report, conditions={}).summary()["turn_p50_ms"] == [5.0]
 
 
 def test_the_worker_is_another_process_that_really_is_pinned(models: list[OnnxModel], device: Device) -> None:

@@ -1,11 +1,15 @@
 """The lint must see what goes wrong: each test plants one fault in a Q/DQ graph that is otherwise sound."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from qdq_graphs import residual
+from typer.testing import CliRunner
 
+from edgekd.cli import app
 from edgekd.errors import BackendError
 from edgekd.quantize.lint import lint
 from edgekd.quantize.lint.rules import findings
@@ -138,3 +142,17 @@ def test_each_planted_fault_is_found_and_no_other(fault, tmp_path):
     found = findings(onnx.load(path), "tensorrt")
     assert {finding.rule for finding in found} == {rule}, [str(f) for f in found]
     assert not lint(path, "tensorrt").ok
+
+
+def test_lint_says_what_is_wrong_and_ends_with_1(tmp_path):
+    def run(path, *options):
+        return CliRunner().invoke(app, ["lint", str(path), *options])
+
+    good, bad = residual(tmp_path / "good.onnx"), residual(tmp_path / "bad.onnx", "granularity")
+    done = run(good, "--target", "rtx-3080", "--no-build")
+    assert done.exit_code == 0 and "3/3 convolutions INT8" in done.output and "nothing is wrong" in done.output
+    done = run(bad, "--target", "rtx-3080", "--no-build", "--json")
+    assert done.exit_code == 1
+    record = json.loads(done.stdout)
+    assert not record["clean"] and "conv_2: weights have 1 scales" in record["problems"][0]
+    assert record["builder"] == {"skipped": "--no-build"}

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from rich.console import Console
 from sample_report import STAGES, latency_row, write_run
 
 from edgekd.errors import RunDirectoryError
-from edgekd.report import build_report, charts, collect, units, verdict
-from edgekd.report.html import lint_lines, render
-from edgekd.report.terminal import latency_table, ledger_table
+from edgekd.report import build_report, charts, collect, median_interval, remarks, units, verdict
+from edgekd.report.html import SENSITIVE, lint_lines, render
+from edgekd.report.terminal import latency_table, ledger_table, remark_lines
 
 TARGETS = ("", *STAGES)
 
@@ -69,6 +70,72 @@ def test_an_estimate_is_no_verdict() -> None:
     found = verdict([], [*rows, latency_row("onnx-int8", 32, 30.0)])
     assert found["p50_ms"] is found["speedup"] is None
     assert verdict([], [*rows, latency_row("onnx-int8", 1, 2.0)])["speedup"] == 4.5
+
+
+def turns_of(artifact: str, turns: list[float], batch: int = 1) -> dict[str, Any]:
+    row = latency_row(artifact, batch, sorted(turns)[len(turns) // 2])
+    return {**row, "turn_p50_ms": turns}
+
+
+FP32 = [1.00, 1.01, 1.02, 1.00, 1.10, 1.01, 1.00, 1.02, 1.01, 1.00]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "faster", "said"),
+    [
+        ([0.95] * 10, True, None),
+        ([1.04, 1.05] * 5, False, "INT8 does not pay on this device: FP32 is 4.5 % faster at batch 1."),
+        ([2.5] * 10, False, "INT8 does not pay on this device: FP32 is 2.5× as fast at batch 1."),
+        ([0.98, 1.03] * 5, False, "not faster than FP32 beyond noise at batch 1 (time −2 to +3 %, 95 % interval)"),
+        ([0.98] * 7 + [1.2] * 3, False, "not faster than FP32 beyond noise"),
+        ([0.98] * 9 + [1.2], True, None),
+        ([1.1] * 5, False, "FP32 is 10 % faster at batch 1 (no turns to compare"),
+    ],
+)
+def test_int8_pays_where_it_is_faster_beyond_noise(ratios: list[float], faster: bool, said: str | None) -> None:
+    fp32 = FP32[: len(ratios)]
+    int8 = [ratio * one for ratio, one in zip(ratios, fp32, strict=True)]
+    found = verdict([], [turns_of("onnx-fp32", fp32), turns_of("onnx-int8", int8)])
+    (row,) = found["students"]
+    assert (row["artifact"], row["against"], row["batch"], row["faster"]) == ("onnx-int8", "onnx-fp32", 1, faster)
+    assert (row["ci95"] is None) == (len(ratios) < 6)
+    sentence = remarks.speed(found)
+    assert sentence is None if said is None else said in str(sentence)
+
+
+def test_turns_are_compared_side_by_side() -> None:
+    """The medians of the whole are far apart on a busy machine, the turns are not."""
+    fp32, int8 = [1.0, 1, 1, 1, 1, 1, 2, 2, 2, 2], [1.01, 0.99, 1.01, 0.99, 2.2, 2.4, 2.02, 1.98, 2.02, 1.98]
+    (row,) = verdict([], [turns_of("onnx-fp32", fp32), turns_of("onnx-int8", int8)])["students"]
+    assert row["ratio"] == pytest.approx(1.01) and row["ci95"] == pytest.approx([0.99, 2.2])
+    other = {**turns_of("onnx-int8", int8), "conditions": {"turns": {"runs": 20, "models": ["onnx-int8"]}}}
+    (row,) = verdict([], [turns_of("onnx-fp32", fp32), other])["students"]
+    assert row["ratio"] == pytest.approx(1.98) and row["ci95"] is None
+
+
+def test_the_fastest_other_precision_is_named_and_batches_that_pay_are_not() -> None:
+    small = [turns_of("onnx-fp32", [1.1] * 10), turns_of("onnx-int8", [1.2] * 10)]
+    half = {**turns_of("onnx-fp16", [1.0] * 10), "precision": "fp16"}
+    large = [turns_of("onnx-fp32", [9.0] * 10, 32), turns_of("onnx-int8", [3.0] * 10, 32)]
+    found = verdict([], [*small, half, *large])
+    assert remarks.speed(found) == "INT8 does not always pay on this device: FP16 is 20 % faster at batch 1."
+    guess = {**half, "measured": False}
+    elsewhere = {**half, "target": "another"}
+    assert remarks.speed(verdict([], [*small, guess, elsewhere])) == (
+        "INT8 does not pay on this device: FP32 is 9.1 % faster at batch 1."
+    )
+
+
+@pytest.mark.parametrize("n", range(6, 40))
+def test_the_interval_of_a_median_is_the_narrowest_that_covers_it(n: int) -> None:
+    """However many of n values lie below the median: those for which the interval holds it have 95 % together."""
+
+    def coverage(low: int, high: int) -> float:
+        return sum(comb(n, below) for below in range(n + 1) if low < below <= high) / 2**n
+
+    low, high = (int(bound) for bound in median_interval(range(n)) or ())
+    assert coverage(low, high) >= 0.95 > coverage(low + 1, high - 1)
+    assert median_interval(range(5)) is None
 
 
 def test_build_writes_what_it_returns(tmp_path: Path) -> None:
@@ -171,15 +238,109 @@ def test_what_runs_in_float_stands_out(report: dict[str, Any]) -> None:
 
     record = LintReport((19, 20), (9, 9), (0, 0), ("Softmax", "Mul+Add"), ()).to_json()
     assert lint_lines(record) == [
-        ("convolutions INT8", "19/20", False),
-        ("adds INT8", "9/9", True),
-        ("linear layers INT8", "none in the graph", True),
-        ("float islands", "Softmax, Mul+Add", False),
-        ("problems", "none", True),
+        ("convolutions INT8", ["19/20"], "1 float"),
+        ("adds INT8", ["9/9"], ""),
+        ("linear layers INT8", ["none in the graph"], ""),
+        ("float islands", ["Softmax", "Mul+Add"], ""),
     ]
-    shown = text(render({**report, "lint": {"onnx-int8": record}}))
-    assert "19/20 look here" in shown and "not all INT8" in shown
-    assert "look here" not in text(render(report))
+    page = render({**report, "lint": {"onnx-int8": record}})
+    assert "part float nothing is wrong with it" in text(page) and "19/20 1 float" in text(page)
+    assert not marked_bad(page)
+    assert "all in integers nothing is wrong with it" in text(render(report))
+
+
+def test_what_is_wrong_with_a_graph_comes_first(report: dict[str, Any]) -> None:
+    from edgekd.quantize.lint import LintReport
+
+    record = LintReport((21, 21), (9, 9), (1, 1), (), ("conv1: its scale is 0", "fc: <float> bias")).to_json()
+    changed = {**report, "lint": {"onnx-int8": record}}
+    page = render(changed)
+    assert marked_bad(page) == ["2 problems", "conv1: its scale is 0 fc: <float> bias"]
+    shown = text(page)
+    assert shown.index("2 problems it will not run as it should") < shown.index("its scale is 0") < shown.index("21/21")
+    first, second, last = remark_lines(changed)
+    assert (first.plain, str(first.style)) == ("wrong: conv1: its scale is 0", "red")
+    assert second.plain == "wrong: fc: <float> bias" and last.plain.endswith("; it will not run as it should")
+
+
+def marked_bad(page: str) -> list[str]:
+    """The texts of all elements that stand out as bad."""
+    found = [element for element in parse(page).iter() if "bad" in (element.get("class") or "").split()]
+    return [" ".join(" ".join(element.itertext()).split()) for element in found]
+
+
+def test_what_is_simulated_is_said_in_red(tmp_path: Path) -> None:
+    why = "4-bit weights in INT8 storage: no runtime executes them as such"
+    skipped = "PTQ is 0.03 points below FP32, and 0.1 are allowed"
+    more = {"simulated": why, "measured_with": "onnxruntime-reference", "qad_skipped": skipped}
+    report = collect(write_run(tmp_path, kept_float=["conv1", "fc"], **more))
+    page = render(report)
+    reference = "accuracy by ONNX Runtime unoptimised on this machine: the target's runtime is not here."
+    assert marked_bad(page) == ["simulated", f"{why}.", "simulated", reference]
+    assert f"QAD skipped {skipped}." in text(page) and "kept float conv1, fc." in text(page)
+    lines = [(line.plain, str(line.style)) for line in remark_lines(report)]
+    assert lines[:2] == [(f"simulated: {why}.", "red"), (f"simulated: {reference}", "red")]
+    assert lines[2:4] == [(f"QAD skipped: {skipped}.", ""), ("kept float: conv1, fc.", "")]
+
+
+def test_a_run_without_them_has_no_remarks(report: dict[str, Any], page: str) -> None:
+    assert remarks.quantization(report) == [] and remarks.speed(report["verdict"]) is None
+    assert not marked_bad(page) and "Mixed precision" not in text(page)
+    (line,) = remark_lines(report)
+    assert line.plain.startswith("Student, INT8 ONNX: 21/21 convolutions INT8")
+
+
+def test_where_int8_does_not_pay_the_page_and_the_terminal_say_so(report: dict[str, Any]) -> None:
+    latency = [turns_of("teacher", [9.0] * 10), turns_of("onnx-fp32", [1.0] * 10), turns_of("onnx-int8", [1.04] * 10)]
+    slow = {**report, "latency": latency, "verdict": verdict(report["ledger"], latency)}
+    said = "INT8 does not pay on this device: FP32 is 4 % faster at batch 1."
+    assert marked_bad(render(slow)) == [said]
+    assert (remark_lines(slow)[0].plain, str(remark_lines(slow)[0].style)) == (said, "red")
+
+
+def test_mixed_precision_is_drawn(tmp_path: Path) -> None:
+    report = collect(write_run(tmp_path, budget=0.001))
+    mixed = report["quantize"]["mixed"]
+    page = render(report)
+    assert render(json.loads(json.dumps(report))) == page
+    assert len(parse(page).findall(".//svg")) == 7
+    rows = re.findall(r'<th scope="row">([\w.]+)( <span class="tag good">float</span>)?</th><td class="num">[+−]', page)
+    gains = sorted(mixed["layers"], key=lambda row: -row["kl"])
+    assert [name for name, _ in rows] == [row["layer"] for row in gains[:SENSITIVE]]
+    assert {name for name, float_ in rows if float_} == set(mixed["chosen"]["kept_float"])
+    chosen = mixed["chosen"]
+    figures = (len(chosen["kept_float"]), units.ms(chosen["latency_ms"]), units.percent(chosen["val_top1"]))
+    assert "The fastest within the budget is taken: {} float, {}, {}".format(*figures) in text(page)
+    assert f"{len(gains) - SENSITIVE} more layers" in text(page)
+
+
+def test_a_student_that_is_all_float_is_not_called_quantized(tmp_path: Path) -> None:
+    report = collect(write_run(tmp_path, budget=0.001))
+    assert [remark.label for remark in remarks.quantization(report)] == ["kept float"]
+    report["quantize"]["kept_float"] = [row["layer"] for row in report["quantize"]["mixed"]["layers"]]
+    first, _ = remarks.quantization(report)
+    assert first.bad and first.text == "every one of 21 layers is kept float: nothing is quantized."
+
+
+def test_the_front_is_marked_with_its_float_layers(tmp_path: Path) -> None:
+    quantize = collect(write_run(tmp_path, budget=0.001))["quantize"]
+    svg = charts.mixed(quantize["mixed"], quantize["fp32"]["val_top1"])
+    assert svg == charts.mixed(json.loads(json.dumps(quantize["mixed"])), quantize["fp32"]["val_top1"])
+    texts = [("".join(element.itertext())).strip() for element in ET.fromstring(svg).iter("text")]
+    counts = [str(len(point["kept_float"])) for point in quantize["mixed"]["front"]]
+    assert [shown for shown in texts if shown.isdigit()] == counts
+    assert {"FP32", "measured", "front", "chosen"} <= set(texts)
+
+
+def test_a_budget_that_nothing_meets_is_said(tmp_path: Path) -> None:
+    report = collect(write_run(tmp_path, budget=0.0))
+    assert not report["quantize"]["mixed"]["within_budget"]
+    over, kept = remarks.quantization(report)
+    lost = 100 * (report["quantize"]["fp32"]["val_top1"] - report["quantize"]["mixed"]["chosen"]["val_top1"])
+    assert over.bad and not kept.bad and lost > 0
+    assert over.text.startswith("every choice of float layers loses more validation top-1 than 0.00 points")
+    assert f"which loses {lost:.2f} after calibration" in over.text
+    assert "None is within the budget; the most accurate is taken" in text(render(report))
 
 
 def test_without_export_the_lint_is_that_of_the_quantized_graph(tmp_path: Path) -> None:

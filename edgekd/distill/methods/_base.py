@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgekd.catalog import MethodRow
 from edgekd.data.augment import Pixels
 from edgekd.models.taps import Outputs, Side
 
@@ -20,8 +21,9 @@ __all__ = ["Batch", "Method", "Outputs", "Setup", "Side"]
 class Batch:
     """One step's samples: the same augmented view for student and teacher, who normalise it each in their own way.
 
-    Where images are mixed (`distill.mixup`), `labels` are those of the first ones, which make up `mix` of each pixel,
-    and `partners` those of the others: the loss is mix * loss(labels) + (1 - mix) * loss(partners).
+    Where images are mixed, `labels` are those of the first ones, which make up `mix` of each pixel, and `partners`
+    those of the others. With one `mix` for all (`distill.mixup`) the trainer makes the loss mix * loss(labels) +
+    (1 - mix) * loss(partners). A method whose `transform_batch` mixes each image by its own share sees to that itself.
     """
 
     pixels: Pixels  # uint8 [B, H, W, C], an array or, where the data are kept on a GPU, a tensor
@@ -29,7 +31,7 @@ class Batch:
     samples: NDArray[np.int64]  # [B] rows of the training split
     view: int | NDArray[np.int64]  # of all, or of each [B]
     partners: Tensor | None = None  # [B]
-    mix: float = 1.0
+    mix: float | Tensor = 1.0  # of all, or of each [B]
 
     def __getitem__(self, rows: slice) -> Batch:
         return replace(
@@ -39,6 +41,7 @@ class Batch:
             samples=self.samples[rows],
             view=self.view if isinstance(self.view, int) else self.view[rows],
             partners=None if self.partners is None else self.partners[rows],
+            mix=self.mix[rows] if isinstance(self.mix, Tensor) else self.mix,
         )
 
 
@@ -58,8 +61,9 @@ class Method(nn.Module):
     """Subclass, give `loss`, add a row to the catalogue. Trainable adapters are submodules and never ship.
 
     What a method needs of the networks is declared in its row: `features` fills `Outputs.features`, `embeddings`
-    fills `Outputs.embeddings`. Modules of the student or the teacher that `prepare` hands over are kept out of the
-    method's own parameters, in a tuple: the optimizer and the checkpoint have the student's already.
+    fills `Outputs.embeddings`, `student_embeddings` the student's alone. Modules of the student or the teacher that
+    `prepare` hands over are kept out of the method's own parameters, in a tuple: the optimizer and the checkpoint have
+    the student's already.
 
     Outputs come in float32, whatever the networks computed in. torch's generator is set from the seed and the step
     before every `prepare` and `loss`: what is drawn from it there is drawn again by a resumed run. State that a resumed
@@ -76,6 +80,10 @@ class Method(nn.Module):
     """Of a method that `ships_extra`, after `export`: plain values with which its class builds the exported network
     again, `type(exported)(student, **record)`."""
 
+    def row(self, row: MethodRow) -> MethodRow:
+        """What the row of the catalogue says, where options change what is needed."""
+        return row
+
     def prepare(self, setup: Setup) -> None:
         """Make the adapters, from the shapes of `setup` and from nothing else."""
 
@@ -86,6 +94,11 @@ class Method(nn.Module):
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
         """Named, weighted scalar terms; their sum is minimised. `teacher` carries no gradient."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    @property
+    def surgery(self) -> bool:
+        """Whether `backward` changes the gradient; of several methods one may."""
+        return type(self).backward is not Method.backward
 
     def backward(self, terms: dict[str, Tensor]) -> None:
         """Add the gradients of the sum to the parameters' `grad`; gradient surgery overrides this."""

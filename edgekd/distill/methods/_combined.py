@@ -40,7 +40,7 @@ class Combined(Method):
         self.methods = nn.ModuleList(part.method for part in parts)
         self._parts = tuple(parts)
         self.record: Mapping[str, Any] | None = None
-        self._surgeons = [part for part in parts if type(part.method).backward is not Method.backward]
+        self._surgeons = [part for part in parts if part.method.surgery]
         if len(self._surgeons) > 1:
             names = " and ".join(part.name for part in self._surgeons)
             raise ConfigError(f"distill.method: {names} both change the gradient", "Keep one of them.")
@@ -60,6 +60,10 @@ class Combined(Method):
             for key, term in part.method.loss(student, teacher, batch, step).items():
                 terms[key if key not in terms else f"{part.name}.{key}"] = part.factor * term
         return terms
+
+    @property
+    def surgery(self) -> bool:
+        return bool(self._surgeons)
 
     def backward(self, terms: dict[str, Tensor]) -> None:
         if self._surgeons:
@@ -81,8 +85,8 @@ class Combined(Method):
 def make_method(choices: Sequence[MethodChoice], label_smoothing: float, seed: int) -> tuple[Method, MethodRow]:
     """The method that `choices` describe and its row; of a combination, the row says what all of them need.
 
-    Raises ConfigError: an unknown name or option, a value of another type, a method named twice, or two owners of the
-    hard-label term.
+    Raises ConfigError: an unknown name or option, a value of another type, a method named twice, two owners of the
+    hard-label term, or a pair that one of the two refuses.
     """
     found = [(choice, *find_method(choice.name)) for choice in choices]
     names = [row.name for _, _, row in found]
@@ -94,10 +98,15 @@ def make_method(choices: Sequence[MethodChoice], label_smoothing: float, seed: i
         raise ConfigError(
             f"distill.method: {owners[0]} and {owners[1]} both own the hard-label term", "Keep one of the two."
         )
+    for _, _, row in found:
+        for name in names:
+            if name in row.refuses:
+                pair = f"{row.name} cannot be listed with {name}"
+                raise ConfigError(f"distill.method: {pair}, {row.refuses[name]}", "Keep one of the two.")
     if not owners:
         choice = MethodChoice("ce", {})
         found.insert(0, (choice, *find_method("ce")))
-    parts = []
+    parts, rows = [], []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for choice, kind, row in found:
@@ -108,12 +117,13 @@ def make_method(choices: Sequence[MethodChoice], label_smoothing: float, seed: i
             if row.owns_labels:
                 options = {"label_smoothing": label_smoothing, **options}
             try:
-                parts.append(Part(row.name, factor, kind(**options)))
+                method = kind(**options)
             except (TypeError, ValueError) as error:
                 raise ConfigError(
                     f"distill.method.{choice.name}: {error}", f"`edgekd methods show {choice.name}` says what it takes."
                 ) from error
-    rows = [row for _, _, row in found]
+            parts.append(Part(row.name, factor, method))
+            rows.append(method.row(row))
     heavy = [row.name for row in rows if row.ships_extra]
     if len(heavy) > 1:
         raise ConfigError(f"distill.method: {heavy[0]} and {heavy[1]} both change what ships", "Keep one of the two.")
@@ -135,6 +145,7 @@ def _joined(rows: Sequence[MethodRow]) -> MethodRow:
         tasks=tuple(task for task in rows[0].tasks if all(task in row.tasks for row in rows)),
         min_classes=max(row.min_classes for row in rows),
         owns_labels=True,
+        top_logits=max(row.top_logits for row in rows),
         permutable=all(row.permutable for row in rows),
         ships_extra=any(row.ships_extra for row in rows),
     )

@@ -23,7 +23,7 @@ from edgekd.distill.methods._base import Method
 from edgekd.errors import ConfigError
 from edgekd.stage import fingerprint
 
-NEEDS = ("labels", "features", "embeddings", "all_logits", "unlabelled", "live")
+NEEDS = ("labels", "features", "embeddings", "student_embeddings", "all_logits", "unlabelled", "live")
 DEFAULTS: dict[str, Any] = {"family": "logit", "paper": "-", "needs": ("labels",), "anchor": "-"}
 
 

@@ -80,6 +80,16 @@ def map_shape(shape: tuple[int, ...], tap: str) -> tuple[int, int, int]:
     return shape[1], side, side
 
 
+def check_positions(setup: Setup, pair: Pair, method: str) -> None:
+    """Raises ConfigError where a side's map has one position, for methods that compare positions."""
+    for side, tap in ((setup.student, pair.student), (teacher_side(setup, method), pair.teacher)):
+        if map_shape(side.shapes[tap], tap)[1:] == (1, 1):
+            raise ConfigError(
+                f"distill.method {method}: tap {tap} has one position, and {method} compares positions",
+                "Name earlier taps in distill.taps, or use mimic.",
+            )
+
+
 def fold(x: Tensor, tap: str) -> Tensor:
     """A map [B, C, H, W] as it is; tokens [B, N, C] without those before the patches, folded to their grid."""
     if x.ndim == 4:

@@ -40,7 +40,7 @@ class LogitMethod(Method):
             return {"ce": self.ce_weight * ce, **self.terms(logits, teacher.logits.float(), batch, step)}
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The method's own named, weighted scalar terms."""
+        """The method's own named, weighted scalar terms; `ce` among them takes the place of the plain label term."""
         raise NotImplementedError(f"{type(self).__name__} has no terms")
 
 

@@ -13,10 +13,10 @@ from edgekd.errors import ConfigError
 
 
 def run_steps(method: Method, setup: Setup, option: str) -> int:
-    """Steps of the run that `option` is counted in. Raises ConfigError where the setup does not know them."""
+    """Steps of the run that `option` follows. Raises ConfigError where the setup does not know them."""
     if setup.steps < 1:
         raise ConfigError(
-            f"distill.method {type(method).__name__.lower()}: {option} is a share of the run, of unknown length",
+            f"distill.method {type(method).__name__.lower()}: {option} follows the run, and its length is unknown",
             "Give Setup the steps of the whole run.",
         )
     return setup.steps

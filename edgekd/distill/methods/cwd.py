@@ -16,16 +16,14 @@ from torch import Tensor, nn
 from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
 from edgekd.distill.methods._features import (
     Pair,
+    check_positions,
     full_precision,
-    map_shape,
     pair_taps,
     paired_maps,
     same_size,
     seeded,
-    teacher_side,
 )
 from edgekd.distill.methods.kd import kd_loss
-from edgekd.errors import ConfigError
 
 
 class ChannelWiseKD(Method):
@@ -39,15 +37,7 @@ class ChannelWiseKD(Method):
 
     def prepare(self, setup: Setup) -> None:
         pair = pair_taps(setup, "cwd")[-1]
-        for shapes, tap in (
-            (setup.student.shapes, pair.student),
-            (teacher_side(setup, "cwd").shapes, pair.teacher),
-        ):
-            if map_shape(shapes[tap], tap)[1:] == (1, 1):
-                raise ConfigError(
-                    f"distill.method cwd: tap {tap} has one position, and CWD compares positions",
-                    "Name earlier taps in distill.taps, or use mimic.",
-                )
+        check_positions(setup, pair, "cwd")
         self.pairs = (pair,)
         if pair.c_student != pair.c_teacher:
             with seeded(setup.seed):

@@ -25,13 +25,14 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, zscore: 
     """T^2 KL(teacher || student), mean over the rows of logits [N, K]; 0 when they are equal."""
     student, teacher = student.float(), teacher.float()
     if zscore:
-        student, teacher = _standardise(student), _standardise(teacher)
+        student, teacher = standardise(student), standardise(teacher)
     log_p = F.log_softmax(student / temperature, 1)
     log_q = F.log_softmax(teacher / temperature, 1)
     return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True) * temperature**2
 
 
-def _standardise(logits: Tensor) -> Tensor:
+def standardise(logits: Tensor) -> Tensor:
+    """Rows [N, K] of mean 0 and (unbiased) standard deviation 1; a constant row becomes 0."""
     return (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True).clamp_min(1e-7)
 
 

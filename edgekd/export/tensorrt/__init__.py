@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgekd.describe.plan import PlanHeader, read_header, require_loadable
 from edgekd.errors import ConfigError, TargetError
 from edgekd.export.tensorrt import log as logs
 from edgekd.export.tensorrt.graph import OnnxGraph, check_target, check_version, read_graph
-from edgekd.export.tensorrt.plan import PlanHeader, read_header, require_loadable
 from edgekd.export.tensorrt.python import TensorRt, TensorRtRtx
 from edgekd.export.tensorrt.request import BuildOptions, BuildRequest, parse_batch
 from edgekd.export.tensorrt.trtexec import Trtexec

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.catalog import parsed_opset
+from edgekd.describe.plan import not_onnx
 from edgekd.errors import ConfigError, ModelError, TargetError
-from edgekd.export.tensorrt.plan import not_onnx
 from edgekd.profile.devices import Device
 from edgekd.quantize.lint.rules import DQ, formats
 

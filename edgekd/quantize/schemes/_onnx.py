@@ -55,7 +55,7 @@ def transpose_weights(model: Any) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)
     maker = {name: node for node in graph.node for name in node.output}
-    nodes, turned = [], set()
+    nodes = []
     for node in graph.node:
         source = maker.get(node.input[0]) if node.op_type == "Transpose" else None
         single = source is not None and readers[node.input[0]] == 1 and readers[source.input[0]] == 1
@@ -67,9 +67,6 @@ def transpose_weights(model: Any) -> None:
         axis.i = 1 - axis.i
         weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights).T.copy(), weights.name))
         source.output[0] = node.output[0]
-        turned.add(weights.name)
-    for info in [info for info in graph.value_info if info.name in turned]:
-        graph.value_info.remove(info)  # it has the shape from before
     del graph.node[:]
     graph.node.extend(nodes)
 
