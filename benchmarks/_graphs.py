@@ -1,8 +1,9 @@
-"""Graphs that benchmarks compare: any network quantized by a scheme, and the latencies of several side by side."""
+"""Graphs that benchmarks compare: any network quantized by a scheme, its engines, latencies of several side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.artifacts import OnnxModel
-from edgekd.catalog import SCHEMES
+from edgekd.catalog import OPSET, SCHEMES
 from edgekd.export import export_fp32
+from edgekd.export.tensorrt import BUILDERS, BuildRequest, Built, build, read_graph
 from edgekd.profile import measure_all
 from edgekd.profile.devices import load_device
 from edgekd.quantize.graph import calibrate, prepare
 
 Shape = tuple[int, int, int]
+
+TARGETS = {75: "t4", 80: "a100-40gb", 86: "rtx-3060", 89: "rtx-4090", 120: "rtx-5090"}  # one a compute capability
 
 
 @torch.no_grad()
@@ -40,7 +44,17 @@ def export_ptq(
     prepared = prepare(network, shape, quantizer)
     calibrate(prepared, batches)
     graph = quantizer.convert(prepared)
-    export_fp32(graph, path, shape, row.opset, finish=quantizer.finish, translations=quantizer.translations)
+    opset = max(OPSET, row.least_opset)
+    export_fp32(graph, path, shape, opset, finish=quantizer.finish, translations=quantizer.translations)
+
+
+def engine(graph: Path, sm: int, plan: Path | None = None) -> Built:
+    """TensorRT-RTX's engine at batch 1 for a GPU of sm_`sm`, in `plan` or beside the graph."""
+    device, plan = load_device(TARGETS[sm]), plan or graph.with_suffix(".engine")
+    request = BuildRequest(graph=read_graph(graph), compute_capability=sm)
+    if request.shapes(1):
+        request = replace(request, batch=(1, 1, 1))
+    return build(request, device, BUILDERS["tensorrt-rtx"], plan, plan.with_suffix(".log"))
 
 
 def latencies(graphs: Mapping[str, Path], shape: Shape, runs: int) -> tuple[dict[str, float], list[str]]:

@@ -16,21 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from _graphs import TARGETS, engine
 from _record import record
 from safetensors.torch import save_file
 
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.errors import BackendError
 from edgekd.export.parity import compare
-from edgekd.export.tensorrt import BUILDERS, BuildRequest, Built, build, read_graph
+from edgekd.export.tensorrt import BUILDERS
 from edgekd.models import build_model
 from edgekd.profile.backends.ort_cpu import OrtCpuSession
-from edgekd.profile.devices import load_device
 from edgekd.quantize import export_quantized
 from edgekd.quantize.graph import calibrate, prepare, scheme_of, state_of
 
 SPEC = ModelSpec("timm", "resnet18", 1000, (3, 224, 224))
-TARGETS = ("t4", "a100-40gb", "rtx-3060", "rtx-4090", "rtx-5090")  # sm_75, 80, 86, 89, 120
 STUDENTS = {"int8+fp16": 19, "fp16": 18}  # schemes, and the opset of their engines
 OPSETS = {"tensorrt": (13, 17, 18, 19, 21), "fp16": (13, 17, 18, 19, 21), "int8+fp16": (19, 21)}
 TIMES = 2
@@ -49,12 +48,6 @@ def student(scheme: str, directory: Path) -> Checkpoint:
     return checkpoint
 
 
-def engine(graph: Path, target: str, plan: Path) -> Built:
-    device = load_device(target)
-    request = BuildRequest(graph=read_graph(graph), compute_capability=device.sm_number, batch=(1, 1, 1))
-    return build(request, device, BUILDERS["tensorrt-rtx"], plan, plan.with_suffix(".log"))
-
-
 def difference(a: bytes, b: bytes) -> str | None:
     """Where two engines differ; None where they do not."""
     if len(a) != len(b):
@@ -63,13 +56,13 @@ def difference(a: bytes, b: bytes) -> str | None:
     return f"{len(places)} bytes, the first at {places[0]}" if places else None
 
 
-def built_twice(scheme: str, graph: Path, target: str, scratch: Path) -> dict[str, Any]:
-    plans = [scratch / f"{scheme}-{target}-{i}.engine" for i in range(TIMES)]
-    found = [engine(graph, target, plan) for plan in plans]
+def built_twice(scheme: str, graph: Path, sm: int, scratch: Path) -> dict[str, Any]:
+    plans = [scratch / f"{scheme}-{sm}-{i}.engine" for i in range(TIMES)]
+    found = [engine(graph, sm, plan) for plan in plans]
     first, *others = (plan.read_bytes() for plan in plans)
     return {
         "student": scheme,
-        "sm": found[0].compute_capability,
+        "sm": sm,
         "bytes": len(first),
         "seconds": [round(built.seconds, 2) for built in found],
         "sha256": hashlib.sha256(first).hexdigest(),
@@ -77,13 +70,13 @@ def built_twice(scheme: str, graph: Path, target: str, scratch: Path) -> dict[st
     }
 
 
-def at_opset(scheme: str, opset: int, graph: Path, noise: Any, expected: Any, scratch: Path) -> dict[str, Any]:
+def at_opset(scheme: str, opset: int, graph: Path, noise: Any, expected: Any) -> dict[str, Any]:
     """Does NVIDIA's parser take it, does its builder, and does ONNX Runtime compute what the usual opset does?"""
     logits = OrtCpuSession(str(graph), 1, optimised=False).infer({"images": noise})["logits"]
     row: dict[str, Any] = {"student": scheme, "opset": opset, "onnx_bytes": graph.stat().st_size}
     row["max_rel_error"] = compare(logits, expected)["max_rel_error"]
     try:
-        row["engine_bytes"] = engine(graph, "rtx-3060", scratch / "opset.engine").header.bytes
+        row["engine_bytes"] = engine(graph, 86).header.bytes
     except BackendError as error:
         row["refused"] = error.what
     return row
@@ -102,10 +95,10 @@ def main() -> None:
             usual = graphs[STUDENTS.get(scheme, 18)]
             expected = OrtCpuSession(str(usual), 1, optimised=False).infer({"images": noise})["logits"]
             for opset, graph in graphs.items():
-                opsets.append(at_opset(scheme, opset, graph, noise, expected, scratch))
+                opsets.append(at_opset(scheme, opset, graph, noise, expected))
                 print(opsets[-1], flush=True)
-            for target in TARGETS if scheme in STUDENTS else ():
-                engines.append(built_twice(scheme, usual, target, scratch))
+            for sm in TARGETS if scheme in STUDENTS else ():
+                engines.append(built_twice(scheme, usual, sm, scratch))
                 print(engines[-1], flush=True)
     figures = {
         "student": "ResNet-18, 224 x 224, random weights",

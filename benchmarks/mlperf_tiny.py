@@ -29,7 +29,7 @@ import torch
 import yaml
 from _graphs import export_ptq, settled
 from _litert import LiteRtSession
-from _record import record
+from _record import lines, record
 
 from edgekd.artifacts import ModelSpec
 from edgekd.data import load_dataset
@@ -37,6 +37,7 @@ from edgekd.data.dataset import Split
 from edgekd.models import build_model, cost
 from edgekd.profile.devices import load_device
 from edgekd.quantize.schemes.ort import Ort
+from edgekd.stage import digest_file
 from edgekd.tasks.classification import top1
 
 IMAGES, TEACHER = "cifar10_train6bit_testexact.zip", "teachers/cifar10_resnet56-4bfd9763.th"
@@ -115,6 +116,43 @@ def accuracy(peer: Path, test: Split) -> float:
     return top1(np.concatenate([session.run(session.quantized(part)) for part in parts]), test.labels)
 
 
+def compared(
+    options: argparse.Namespace, peer: Path, student: Path, resnet8: dict[str, Any], digest: str
+) -> dict[str, Any]:
+    """Both files, each by its runtime; the student's accuracy is that of the run's report."""
+    report = json.loads((options.run / "report.json").read_text())
+    ledger = {row["artifact"]: row["value"] for row in report["ledger"]}
+    chosen, measured = report["search"]["chosen"], timed(peer, student, options.runs)
+    p50, preempted = measured["p50_ms"], measured["preempted"]
+    rows = {
+        "litert": {"top1": accuracy(peer, load_dataset(str(options.data / IMAGES)).test), "macs": resnet8["macs"]},
+        "edgekd": {"top1": ledger["onnx-int8"], "macs": chosen["macs"]},
+    }
+    for name, file, runtime in (("litert", peer, "litert"), ("edgekd", student, "onnxruntime")):
+        rows[name] |= {"bytes": file.stat().st_size, "p50_ms": p50[runtime], "preempted": preempted[runtime]}
+    return {
+        "rows": rows,
+        "resnet8": resnet8,
+        "student": chosen["name"],
+        "space": report["search"]["space"],
+        "params": chosen["params"],
+        "epochs": report["config"]["distill"]["epochs"],
+        "ledger": ledger,
+        "runs": measured["n"],
+        "digest": digest,
+    }
+
+
+def show(figures: dict[str, Any]) -> None:
+    rows, resnet8 = figures["rows"], figures["resnet8"]
+    for name, row in rows.items():
+        print(f"{name:<8} {row['top1']:.2%}  {row['p50_ms']:.3f} ms  {row['bytes']:,} bytes  {row['macs']:,} MACs")
+    print(f"ResNet-8 by edgekd, random weights: {resnet8['p50_ms']:.3f} ms, {resnet8['bytes']:,} bytes")
+    for what in ("bytes", "macs", "p50_ms"):
+        if rows["edgekd"][what] > rows["litert"][what]:
+            print(f"the student has more {what} than the ResNet-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
@@ -130,43 +168,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         same = Path(directory) / "resnet8.onnx"
         int8_file(RESNET8, same)
-        before = timed(peer, same, options.runs)
-        resnet8 = {"p50_ms": before["p50_ms"]["onnxruntime"], "bytes": same.stat().st_size}
+        before = timed(peer, same, options.runs)["p50_ms"]
+        resnet8 = {"p50_ms": before["onnxruntime"], "bytes": same.stat().st_size, "macs": macs}
     if config.exists():
         settings = yaml.safe_load(config.read_text())
     else:
         config.parent.mkdir(parents=True, exist_ok=True)
-        settings = configuration(options, macs, most, FASTER * before["p50_ms"]["litert"])
+        settings = configuration(options, macs, most, FASTER * before["litert"])
     searched(config, settings, options.run, most, assignments)
     edgekd(config, options.run, *assignments)
-    report = json.loads((options.run / "report.json").read_text())
-    student, chosen = options.run / "export" / "student-int8.onnx", report["search"]["chosen"]
-    measured = timed(peer, student, options.runs)
-    ledger = {row["artifact"]: row["value"] for row in report["ledger"]}
-    test = load_dataset(str(options.data / IMAGES)).test
-    rows = {
-        "litert": {"top1": accuracy(peer, test), "bytes": most, "macs": macs},
-        "edgekd": {"top1": ledger["onnx-int8"], "bytes": student.stat().st_size, "macs": chosen["macs"]},
-    }
-    for name, runtime in (("litert", "litert"), ("edgekd", "onnxruntime")):
-        rows[name] |= {"p50_ms": measured["p50_ms"][runtime], "preempted": measured["preempted"][runtime]}
-    figures = {
-        "rows": rows,
-        "resnet8": {**resnet8, "litert_p50_ms": before["p50_ms"]["litert"]},
-        "student": chosen["name"],
-        "space": report["search"]["space"],
-        "params": chosen["params"],
-        "epochs": report["config"]["distill"]["epochs"],
-        "ledger": ledger,
-        "runs": measured["n"],
-    }
-    record("mlperf_tiny", figures, report["config"]["seed"])
-    for name, row in rows.items():
-        print(f"{name:<8} {row['top1']:.2%}  {row['p50_ms']:.3f} ms  {row['bytes']:,} bytes  {row['macs']:,} MACs")
-    print(f"ResNet-8 by edgekd, random weights: {resnet8['p50_ms']:.3f} ms, {resnet8['bytes']:,} bytes")
-    for what in ("bytes", "macs", "p50_ms"):
-        if rows["edgekd"][what] > rows["litert"][what]:
-            print(f"the student has more {what} than the ResNet-8")
+    student = options.run / "export" / "student-int8.onnx"
+    digest = digest_file(student)
+    found = [line["figures"] for line in lines("mlperf_tiny") if line["figures"]["digest"] == digest]
+    if not found:
+        found = [compared(options, peer, student, resnet8, digest)]
+        record("mlperf_tiny", found[0])
+    show(found[-1])
 
 
 if __name__ == "__main__":
