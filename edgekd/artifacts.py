@@ -98,7 +98,10 @@ class Checkpoint(Artifact):
 
 @dataclass(frozen=True)
 class OnnxModel(Artifact):
-    """A graph that deploys. Input `images` float32 [B, C, H, W], normalised; output `logits` float32 [B, K]."""
+    """A graph that deploys, from `images` to `logits` float32 [B, K]; more outputs may follow.
+
+    Images are float32 [B, C, H, W], normalised, or uint8 [B, H, W, C]; `input_shape` is their (C, H, W).
+    """
 
     path: str
     artifact: str  # its name in the ledger: teacher | onnx-fp32 | onnx-int8

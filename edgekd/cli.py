@@ -283,6 +283,7 @@ def export(
         Path | None, typer.Option(help="Also pack the run for its device: a new directory, or FILE.zip.")
     ] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="ed25519 key to sign the bundle with.")] = None,
+    assignments: Set = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -290,18 +291,18 @@ def export(
     if sign is not None and bundle is None:
         raise typer.BadParameter("only a bundle is signed: add --bundle", param_hint="--sign")
     if bundle is not None:
-        if (out, target, opset) != (None, None, None):
-            raise typer.BadParameter("packs a run as it is: leave out --out, --target, --opset", param_hint="--bundle")
+        if any((out, target, opset, assignments)):
+            raise typer.BadParameter("packs a run as it is: leave out other options", param_hint="--bundle")
         _bundle(source, bundle, sign, force, json)
         return
     if not (source / "checkpoint.json").is_file():
-        _stage("export", source, None, out, force, json, target=target, export__opset=opset)
+        _stage("export", source, assignments, out, force, json, target=target, export__opset=opset)
         return
     from edgekd import render, standalone
-    from edgekd.config import ExportConfig
+    from edgekd.config import load_export_config
 
     out = _required(out, "--out", "directory for the ONNX file")
-    config = ExportConfig.model_validate({} if opset is None else {"opset": opset})
+    config = load_export_config(assignments or (), opset)
     with _working(out, json):
         model = standalone.export_checkpoint(source, out, config, target=target, force=force)
     render.artifact(model, json)

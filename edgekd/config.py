@@ -223,6 +223,17 @@ class QuantizeConfig(Section):
 
 class ExportConfig(Section):
     opset: int | None = Field(None, ge=13, le=23, description="null: what the target takes and the scheme needs")
+    batch: int | None = Field(None, ge=1, description="images a call; null: any number")
+    pixels: bool = Field(False, description="take uint8 [N, H, W, C] and normalise within the graph")
+    resize: int | None = Field(None, ge=1, description="with pixels: side of the images, resized within")
+    softmax: bool = Field(False, description="give probabilities beside the logits")
+    top_k: int | None = Field(None, ge=1, description="give the classes and scores of the likeliest beside the logits")
+
+    @model_validator(mode="after")
+    def _resized_pixels(self) -> ExportConfig:
+        if self.resize is not None and not self.pixels:
+            raise ValueError("resize: the graph resizes pixels, no floats: set pixels to true too")
+        return self
 
 
 class ProfileConfig(Section):
@@ -256,6 +267,13 @@ class RunConfig(Section):
     quantize: QuantizeConfig = Field(default_factory=QuantizeConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     profile: ProfileConfig = Field(default_factory=ProfileConfig)
+
+    @model_validator(mode="after")
+    def _profiled_batch(self) -> RunConfig:
+        batch = self.export.batch
+        if batch is not None and self.profile.batches != (batch,):
+            raise ValueError(f"export.batch: the graph takes {batch} images a call: set profile.batches to [{batch}]")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -294,11 +312,7 @@ def load_config(
     if file is not None:
         record = _read_yaml(file)
         _anchor_paths(record, file.parent)
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {text!r} is not KEY=VALUE", "Write --set distill.epochs=10.")
-        _assign(record, key, yaml.safe_load(value))
+    _assign_all(record, assignments)
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(record, key, value)
@@ -306,6 +320,31 @@ def load_config(
         return RunConfig.model_validate(record)
     except ValidationError as error:
         raise _explain(error, file) from None
+
+
+class _OnlyExport(Section):
+    export: ExportConfig = Field(default_factory=ExportConfig)
+
+
+def load_export_config(assignments: Sequence[str] = (), opset: int | None = None) -> ExportConfig:
+    """What `export.KEY=VALUE` assignments say, for a checkpoint that has no run. Raises ConfigError."""
+    record: dict[str, Any] = {} if opset is None else {"export": {"opset": opset}}
+    _assign_all(record, assignments)
+    others = sorted(record.keys() - {"export"})
+    if others:
+        raise ConfigError(f"--set {others[0]}: a checkpoint's export takes keys of `export` alone", "Leave it out.")
+    try:
+        return _OnlyExport.model_validate(record).export
+    except ValidationError as error:
+        raise _explain(error, None) from None
+
+
+def _assign_all(record: dict[str, Any], assignments: Sequence[str]) -> None:
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {text!r} is not KEY=VALUE", "Write --set distill.epochs=10.")
+        _assign(record, key, yaml.safe_load(value))
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -381,6 +420,10 @@ def _explain(error: ValidationError, file: Path | None) -> ConfigError:
         near = difflib.get_close_matches(leaf, section_fields(parents), n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Known keys: {', '.join(section_fields(parents))}."
         return ConfigError(f"unknown key {where}{source}", hint)
+    if first["type"] == "value_error" and isinstance(first.get("input"), dict):  # of several fields, which it names
+        message, _, fix = str(first["ctx"]["error"]).rpartition(": ")
+        where = f"{where}." if where else ""  # the section
+        return ConfigError(f"{where}{message}{source}", f"{fix[0].upper()}{fix[1:]}.")
     return ConfigError(
         f"{where}: {first['msg']}, got {first.get('input')!r}{source}", "`edgekd init` shows what each key takes."
     )

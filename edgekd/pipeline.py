@@ -224,6 +224,11 @@ class Chain:
 
         make_method(self.methods, self.config.distill.label_smoothing, self.config.seed)
         teacher = self.config.teacher
+        if str(teacher.source).endswith(".onnx") and self.config.export.resize is not None:
+            raise ConfigError(
+                "export.resize: an ONNX teacher is measured as it is, and takes images of its own size",
+                "Leave it out, or name the teacher's torch weights.",
+            )
         if str(teacher.source).endswith(".onnx") and teacher.image_size is not None:
             raise ConfigError(
                 "teacher.image_size: the first teacher is measured as it is, and an ONNX file does not resize",
@@ -236,12 +241,13 @@ class Chain:
 
     @cached_property
     def data(self) -> Dataset:
+        return self._load(self.config.image_size)
+
+    def _load(self, image_size: int | None) -> Dataset:
         from edgekd.data import load_dataset
 
         config = self.config
-        return load_dataset(
-            config.data, val_fraction=config.val_fraction, seed=config.seed, image_size=config.image_size
-        )
+        return load_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed, image_size=image_size)
 
     @cached_property
     def data_inputs(self) -> dict[str, Any]:
@@ -331,7 +337,8 @@ class Chain:
             quantize = config.quantize.model_dump(mode="json")
             quantize["qad"]["method"] = map_names(quantize["qad"]["method"], _identity)
             return {**common, "config": quantize, "scheme": self.scheme}
-        return {**common, "quantized": Checkpoint.load(self.out / "quantize").fingerprint()}
+        made = config.export.model_dump(mode="json", exclude={"opset"})
+        return {**common, "config": made, "quantized": Checkpoint.load(self.out / "quantize").fingerprint()}
 
     @cached_property
     def _device_inputs(self) -> dict[str, Any]:
@@ -439,12 +446,14 @@ class Chain:
         from edgekd.report.ledger import measure_ledger
 
         student, quantized = Checkpoint.load(self.out / "distill"), Checkpoint.load(self.out / "quantize")
+        taken = self.data if self.config.export.resize is None else self._load(self.config.export.resize)
         models = export(
             out,
             teacher=self.teacher,
             student=student,
             quantized=quantized,
             data=self.data,
+            taken=taken,
             device=self.device,
             config=self.config.export,
             progress=self.progress,
@@ -461,6 +470,7 @@ class Chain:
             fp32=by_name["onnx-fp32"],
             shipped=shipped,
             data=self.data,
+            taken=taken,
             device=self.device,
             progress=self.progress,
         )

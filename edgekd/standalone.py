@@ -88,6 +88,7 @@ def export_checkpoint(
     """
     from edgekd.export import export_fp32
     from edgekd.export.metadata import describe
+    from edgekd.export.signature import sign
     from edgekd.models import load_checkpoint
     from edgekd.profile.devices import load_device, opset_for, scheme_for
     from edgekd.quantize import export_quantized
@@ -97,13 +98,14 @@ def export_checkpoint(
         scheme_for(device, checkpoint.scheme)
     opset = opset_for(device, checkpoint.scheme, config.opset)
     precision = "fp32" if checkpoint.scheme is None else SCHEMES[checkpoint.scheme].precision
-    metadata = describe(checkpoint.spec, checkpoint.fingerprint())
+    metadata = describe(checkpoint.spec, checkpoint.fingerprint(), config=config)
+    channels, height, width = checkpoint.spec.input_shape
     model = OnnxModel(
         path=f"student-{precision}.onnx",
         artifact=f"onnx-{precision}",
         precision=precision,
         opset=opset,
-        input_shape=checkpoint.spec.input_shape,
+        input_shape=(channels, config.resize or height, config.resize or width),
         scheme=checkpoint.scheme,
     )
 
@@ -113,10 +115,12 @@ def export_checkpoint(
             export_fp32(load_checkpoint(checkpoint), file, checkpoint.spec.input_shape, opset, metadata=metadata)
         else:
             export_quantized(checkpoint, file, opset, metadata=metadata)
+        sign(file, checkpoint.spec, config)
         write_json(partial / "export.json", [model.to_json()])
 
     with RunDirectory(out).locked() as run:
-        inputs = {"checkpoint": checkpoint.fingerprint(), "opset": opset, "metadata": metadata}
+        made = config.model_dump(mode="json", exclude={"opset"})
+        inputs = {"checkpoint": checkpoint.fingerprint(), "opset": opset, "metadata": metadata, "config": made}
         result = run.run("export", inputs, fill, force=force)
     return replace(model, path=str(result.path / model.path))
 

@@ -112,7 +112,8 @@ def _fill(out: Path, run: Path, key: Path | None) -> dict[str, Any]:
 def _data(config: RunConfig, digest: str) -> Dataset:
     from edgekd.data import load_dataset
 
-    data = load_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed, image_size=config.image_size)
+    size = config.export.resize or config.image_size
+    data = load_dataset(config.data, val_fraction=config.val_fraction, seed=config.seed, image_size=size)
     if data.digest != digest:
         raise DataError(f"data: {config.data} is not what the run was made with", "Restore it, or run it all again.")
     return data

@@ -32,11 +32,15 @@ Classes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact to measure: files, the spec that normalises its input, and logits [N, K] of uint8 [N, H, W, C]."""
+    """One artifact to measure: files, the spec that normalises its input, and logits [N, K] of uint8 [N, H, W, C].
+
+    `images` are the test split in the size it takes.
+    """
 
     artifact: str
     files: tuple[Path, ...]
     spec: ModelSpec
+    images: Images
     runtime: str
     predict: Callable[[Images], NDArray[np.float32]]
 
@@ -52,41 +56,42 @@ def measure_ledger(
     fp32: OnnxModel,
     shipped: OnnxModel,
     data: Dataset,
+    taken: Dataset,
     device: Device,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Measure every artifact on all of `data.test` and write `out/ledger.json`; returns its rows.
+    """Measure every artifact on all of the test split and write `out/ledger.json`; returns its rows.
 
     Rows: {artifact, metric: "top1", value, ci95, correct, n, agreement_with_teacher, size_bytes, runtime, path}.
     `value`, `ci95` (Wilson) and `agreement_with_teacher` (same class as teacher.onnx) are in [0, 1]; `size_bytes`
     counts external weights too; `path` is relative to the run directory. `teacher_spec.mean/std` normalise the
-    teacher's input, `student.spec.mean/std` every student's.
+    teacher's input, `student.spec.mean/std` every student's. `taken` is `data` in the size of what ships.
 
     Classes already predicted are kept in `out/.ledger`, by the content of the files and the data, so a killed
     measurement goes on, and the same bytes are measured once. Raises RunError when logits are not finite.
     """
-    graphs = [("teacher", teacher, teacher_spec)]
+    graphs = [("teacher", teacher, teacher_spec, taken)]
     graphs += [
-        (name, graph, student.spec)
-        for name, graph in (
-            ("student-ptq", ptq),
-            ("student-qad", qad),
-            ("onnx-fp32", fp32),
-            (shipped.artifact, shipped),
+        (name, graph, student.spec, images)
+        for name, graph, images in (
+            ("student-ptq", ptq, data),
+            ("student-qad", qad, data),
+            ("onnx-fp32", fp32, taken),
+            (shipped.artifact, shipped, taken),
         )
         if graph is not None
     ]
-    entries = [_graph_entry(name, graph, spec, device) for name, graph, spec in graphs]
-    entries.insert(1, _torch_entry(student))
+    entries = [_graph_entry(name, graph, spec, images.test.images, device) for name, graph, spec, images in graphs]
+    entries.insert(1, _torch_entry(student, data.test.images))
 
     state = out / ".ledger"
     state.mkdir(parents=True, exist_ok=True)
-    images, labels = data.test.images, data.test.labels
+    labels = data.test.labels
     rows: list[dict[str, Any]] = []
     baseline: Classes | None = None
-    with progress.task("ledger", total=len(entries) * len(images)) as task:
+    with progress.task("ledger", total=len(entries) * len(labels)) as task:
         for entry in entries:
-            classes = _classes(entry, images, data.digest, state, task.advance)
+            classes = _classes(entry, data.digest, state, task.advance)
             baseline = classes if baseline is None else baseline  # the teacher comes first
             correct = int((classes == labels).sum())
             rows.append(
@@ -139,16 +144,17 @@ def run_path(file: Path, out: Path) -> str:
     return file.relative_to(out.parent).as_posix() if file.is_relative_to(out.parent) else file.name
 
 
-def _graph_entry(name: str, graph: OnnxModel, spec: ModelSpec, device: Device) -> Entry:
+def _graph_entry(name: str, graph: OnnxModel, spec: ModelSpec, images: Images, device: Device) -> Entry:
     from edgekd.profile import predict
 
-    def logits(images: Images) -> NDArray[np.float32]:
-        return predict(graph, images, spec.mean, spec.std, device, batch=BATCH)
+    def logits(part: Images) -> NDArray[np.float32]:
+        return predict(graph, part, spec.mean, spec.std, device, batch=BATCH)
 
-    return Entry(name, graph_files(Path(graph.path)), spec, f"{device.backend} {version('onnxruntime')}", logits)
+    runtime = f"{device.backend} {version('onnxruntime')}"
+    return Entry(name, graph_files(Path(graph.path)), spec, images, runtime, logits)
 
 
-def _torch_entry(student: Checkpoint) -> Entry:
+def _torch_entry(student: Checkpoint, images: Images) -> Entry:
     import torch
 
     from edgekd.data.augment import normalise
@@ -156,26 +162,28 @@ def _torch_entry(student: Checkpoint) -> Entry:
 
     model = load_checkpoint(student)
 
-    def logits(images: Images) -> NDArray[np.float32]:
+    def logits(part: Images) -> NDArray[np.float32]:
         with torch.inference_mode():
             parts = [
-                model(normalise(images[i : i + BATCH], student.spec.mean, student.spec.std))
-                for i in range(0, len(images), BATCH)
+                model(normalise(part[i : i + BATCH], student.spec.mean, student.spec.std))
+                for i in range(0, len(part), BATCH)
             ]
             rows: NDArray[np.float32] = torch.cat(parts).float().numpy()
             return rows
 
-    return Entry("student-fp32", (student.weights,), student.spec, f"torch {torch.__version__.split('+')[0]}", logits)
+    runtime = f"torch {torch.__version__.split('+')[0]}"
+    return Entry("student-fp32", (student.weights,), student.spec, images, runtime, logits)
 
 
-def _classes(entry: Entry, images: Images, digest: str, state: Path, advance: Callable[[float], None]) -> Classes:
+def _classes(entry: Entry, digest: str, state: Path, advance: Callable[[float], None]) -> Classes:
     """The predicted class of every image, int64 [N]; from `state` where the same bytes were measured before."""
+    images = entry.images
     key = fingerprint(
         {
             "files": [digest_file(file) for file in entry.files],
             "normalisation": [entry.spec.mean, entry.spec.std],
             "runtime": entry.runtime,
-            "data": digest,
+            "data": [digest, *images.shape],
         }
     )
     file = state / f"{key[:32]}.npy"

@@ -61,6 +61,17 @@ def written(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def written_for_pixels(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Graphs that take pixels of another size and give more than logits."""
+    root = tmp_path_factory.mktemp("pixels")
+    shutil.copytree(run, root / "RUN")
+    flags = {"export.pixels": True, "export.resize": 16, "export.softmax": True, "export.top_k": 3}
+    compress(load_config(flags={**SETTINGS, **flags}), root / "RUN")
+    write_bundle(root / "RUN", root / "bundle")
+    return root / "bundle"
+
+
+@pytest.fixture(scope="session")
 def written_for_jetson(jetson_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("written") / "bundle"
     write_bundle(jetson_run, out)

@@ -59,6 +59,12 @@ def test_goldens(binary: Path, written: Path, model: str) -> None:
     assert record["outputs"]["logits"]["atol"] == pytest.approx(float(stored[f"{model}/logits.atol"]), rel=1e-6)
 
 
+def test_goldens_of_graphs_that_prepare_pixels_themselves(binary: Path, written_for_pixels: Path) -> None:
+    code, record = run(binary, written_for_pixels, "student-int8", "--threads", 1)
+    assert code == 0 and record["ok"] and set(record["outputs"]) == {"logits", "probabilities", "scores"}
+    assert all(found["max_abs_error"] <= 1e-4 for found in record["outputs"].values())
+
+
 def test_goldens_that_are_not_reached(binary: Path, bundle: Path) -> None:
     with np.load(bundle / "goldens.npz") as stored:
         arrays = {name: stored[name].copy() for name in stored.files}

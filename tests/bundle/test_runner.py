@@ -134,6 +134,18 @@ def test_a_graph_that_takes_pixels(bundle: Path) -> None:
     assert np.abs(logits - stored["student-fp32/logits"]).max() <= stored["student-fp32/logits.atol"]
 
 
+def test_graphs_that_prepare_pixels_themselves(written_for_pixels: Path) -> None:
+    stored = np.load(written_for_pixels / "goldens.npz")
+    assert stored["pixels"].shape[1:] == (16, 16, 1) and "scale" not in stored.files
+    for model in ("student-fp32", "student-int8"):
+        found = Runner(str(written_for_pixels), model).infer(stored["pixels"])
+        assert list(found) == ["logits", "probabilities", "classes", "scores"]
+        for name in ("logits", "probabilities", "scores"):
+            assert np.abs(found[name] - stored[f"{model}/{name}"]).max() <= stored[f"{model}/{name}.atol"]
+        assert f"{model}/classes" not in stored.files
+        assert np.array_equal(found["classes"][:, 0], found["logits"].argmax(axis=1))
+
+
 def test_a_picture(bundle: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     pixels = np.load(bundle / "goldens.npz")["pixels"][3]

@@ -53,7 +53,8 @@ def run(out, data, checkpoints):
     student, quantized = checkpoints
     teacher = ModelSpec(**{**SPEC.__dict__, "weights": str(student.weights)})
     return export(
-        out, teacher=teacher, student=student, quantized=quantized, data=data, device=load_device("x86-cpu"),
+        out, teacher=teacher, student=student, quantized=quantized, data=data, taken=data,
+        device=load_device("x86-cpu"),
         config=ExportConfig(), progress=NullProgress(),
     )  # fmt: skip
 

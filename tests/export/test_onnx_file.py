@@ -33,7 +33,8 @@ def test_metadata_is_in_the_file_and_names_no_path(tmp_path: Path) -> None:
     assert found["edgekd.version"] == edgekd.__version__ and found["edgekd.fingerprint"] == "ab12"
     assert json.loads(found["edgekd.classes"]) == ["cat", "dög", "owl"]
     assert json.loads(found["edgekd.preprocessing"]) == {
-        "size": [8, 8], "channels": 3, "layout": "NCHW", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]
+        "size": [8, 8], "channels": 3, "layout": "NCHW", "dtype": "float32",
+        "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]
     }  # fmt: skip
 
 

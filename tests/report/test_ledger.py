@@ -68,6 +68,7 @@ def case(tmp_path: Path) -> dict[str, Any]:
         "fp32": model["fp32"],
         "shipped": model["int8"],
         "data": data,
+        "taken": data,
         "device": load_device("x86-cpu"),
         "progress": NullProgress(),
     }
