@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(BIN)/edgekd compress examples/quickstart.yaml --target $(PROCESSOR) --out runs/quickstart
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

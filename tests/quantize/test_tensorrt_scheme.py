@@ -13,8 +13,10 @@ from torch import nn
 
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.catalog import SCHEMES
+from edgekd.config import ExportConfig
 from edgekd.errors import BackendError
 from edgekd.export import export_fp32
+from edgekd.export.signature import sign
 from edgekd.export.tensorrt import BUILDERS, BuildRequest, Built, build, read_graph
 from edgekd.models import build_model
 from edgekd.profile.backends.ort_cpu import OrtCpuSession
@@ -155,6 +157,20 @@ def test_weights_alone_are_a_quarter_of_the_size(tmp_path: Path) -> None:
         assert cosine(run(tmp_path / "weights.onnx", images), convert(checkpoint)(images).numpy()) > 0.9999
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_graph_is_valid_and_runs_at_any_batch(name: str, scheme: str, tmp_path: Path) -> None:
+    checkpoint, images = quantized(NETS[name], tmp_path / "q", scheme)
+    path, many = tmp_path / "graph.onnx", torch.cat([images] * 4)
+    export_quantized(checkpoint, path, opset_for(None, scheme))
+    onnx.checker.check_model(path, full_check=True)
+    logits = {batch: run(path, many[:batch]) for batch in (1, 3, 64)}
+    for batch, found in logits.items():
+        assert found.shape == (batch, 10) and np.isfinite(found).all()
+        assert cosine(found, logits[64][:batch]) > 0.999
+
+
 RTX = BUILDERS["tensorrt-rtx"]
 needs_rtx = pytest.mark.skipif(RTX.version() is None, reason="tensorrt-rtx-cu13 is not installed")
 
@@ -195,6 +211,18 @@ def test_nvidias_builder_takes_what_tensorrt_8_is_given(name: str, scheme: str, 
     assert cosine(run(tmp_path / f"{opset}.onnx", images), run(tmp_path / "18.onnx", images)) > 0.999
     new, old = (engine(tmp_path / f"{version}.onnx", "rtx-3060").header.bytes for version in (18, opset))
     assert abs(old / new - 1) < 0.01  # weights that are float in the file are INT8 in the engine
+
+
+@pytest.mark.trt
+@needs_rtx
+@pytest.mark.parametrize("scheme", ["tensorrt", "int8+fp16"])
+def test_nvidias_builder_takes_pixels_and_gives_classes(scheme: str, tmp_path: Path) -> None:
+    checkpoint, _ = quantized(RESNET, tmp_path / "q", scheme)
+    path, config = tmp_path / "int8.onnx", ExportConfig(pixels=True, resize=48, softmax=True, top_k=5)
+    export_quantized(checkpoint, path, opset_for(None, scheme))
+    sign(path, RESNET, config)
+    assert engine(path, "rtx-4090").header.bytes > 0
+    assert lint(path, "tensorrt").clean
 
 
 @pytest.mark.trt
