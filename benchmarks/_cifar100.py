@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def trained_top1(
 ) -> tuple[float, dict[str, Any]]:
     """Test accuracy after the last epoch, and what the stage says of itself (`distill.json`) with its seconds.
 
-    `work` is gone at the end; a run that was cut goes on from what it holds.
+    `work` keeps the checkpoint; a run that was cut goes on from what it holds.
     """
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = distill(
@@ -61,5 +60,4 @@ def trained_top1(
         **json.loads((work / "distill.json").read_text()),
         "seconds": sum(epoch["seconds"] for epoch in epochs),  # of all parts of a run that was cut
     }
-    shutil.rmtree(work)
     return accuracy, record
