@@ -35,7 +35,8 @@ def collect(run: Path) -> dict[str, Any]:
     """The report of a run directory: the keys of report.json, whose names are stable. Writes nothing.
 
     `teacher`, `search`, `ledger`, `latency` and `stages` are the contract; beside them `verdict` (what was gained,
-    from measured rows alone), `target`, `data`, `distill`, `quantize`, `parity`, `lint`, `conditions` and `config`.
+    from measured rows alone), `target`, `data`, `distill`, `quantize`, `parity`, `lint`, `fidelity`, `conditions` and
+    `config`.
     """
     record = _read(run / "run.json")
     if record is None:
@@ -53,6 +54,7 @@ def collect(run: Path) -> dict[str, Any]:
     quantize = stage_record("quantize", "quantize.json")
     exported = stage_record("export", "export.json") or []
     ledger = stage_record("export", "ledger.json") or []
+    fidelity = stage_record("export", "fidelity.json")
     latency = stage_record("profile", "latency.json") or []
     config = record.get("config") or {}
     teacher = {"name": None, "top1": None, "params": None, "macs": None, **(record.get("teacher") or {})}
@@ -70,6 +72,7 @@ def collect(run: Path) -> dict[str, Any]:
         "parity": {row["artifact"]: row["parity"] for row in exported if row.get("parity")},
         "lint": {row["artifact"]: row["lint"] for row in exported if row.get("lint")} or _lint(quantize),
         "ledger": ledger,
+        "fidelity": fidelity,
         "latency": latency,
         "stages": stages,
         "conditions": {key: record.get(key) for key in ("seed", "host", "versions")},

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
 from edgekd.errors import RunError
+from edgekd.report.fidelity import embedding_similarity, fidelity_rows
 from edgekd.stage import digest_file, fingerprint, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ CHUNK = 1000  # images between two steps of the progress bar
 BATCH = 100  # images a forward pass
 
 Images = NDArray[np.uint8]
-Classes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,16 @@ def measure_ledger(
     device: Device,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Measure every artifact on all of the test split and write `out/ledger.json`; returns its rows.
+    """Measure every artifact on all of the test split: `out/ledger.json`, whose rows are returned, and fidelity.json.
 
     Rows: {artifact, metric: "top1", value, ci95, correct, n, agreement_with_teacher, size_bytes, runtime, path}.
     `value`, `ci95` (Wilson) and `agreement_with_teacher` (same class as teacher.onnx) are in [0, 1]; `size_bytes`
     counts external weights too; `path` is relative to the run directory. `teacher_spec.mean/std` normalise the
     teacher's input, `student.spec.mean/std` every student's. `taken` is `data` in the size of what ships.
 
-    Classes already predicted are kept in `out/.ledger`, by the content of the files and the data, so a killed
+    fidelity.json is {rows, cka}: see `fidelity_rows` and `embedding_similarity`.
+
+    Logits already predicted are kept in `out/.ledger`, by the content of the files and the data, so a killed
     measurement goes on, and the same bytes are measured once. Raises RunError when logits are not finite.
     """
     graphs = [("teacher", teacher, teacher_spec, taken)]
@@ -88,11 +90,11 @@ def measure_ledger(
     state.mkdir(parents=True, exist_ok=True)
     labels = data.test.labels
     rows: list[dict[str, Any]] = []
-    baseline: Classes | None = None
+    found: dict[str, NDArray[np.float32]] = {}
     with progress.task("ledger", total=len(entries) * len(labels)) as task:
         for entry in entries:
-            classes = _classes(entry, data.digest, state, task.advance)
-            baseline = classes if baseline is None else baseline  # the teacher comes first
+            found[entry.artifact] = _logits(entry, data.digest, state, task.advance)
+            classes, baseline = (found[name].argmax(axis=1) for name in (entry.artifact, "teacher"))
             correct = int((classes == labels).sum())
             rows.append(
                 {
@@ -109,6 +111,8 @@ def measure_ledger(
                 }
             )
     write_json(out / "ledger.json", rows)
+    similar = embedding_similarity(teacher_spec, student, data.test.images)
+    write_json(out / "fidelity.json", {"rows": fidelity_rows(found, labels, shipped.artifact), "cka": similar})
     shutil.rmtree(state)
     return rows
 
@@ -175,8 +179,8 @@ def _torch_entry(student: Checkpoint, images: Images) -> Entry:
     return Entry("student-fp32", (student.weights,), student.spec, images, runtime, logits)
 
 
-def _classes(entry: Entry, digest: str, state: Path, advance: Callable[[float], None]) -> Classes:
-    """The predicted class of every image, int64 [N]; from `state` where the same bytes were measured before."""
+def _logits(entry: Entry, digest: str, state: Path, advance: Callable[[float], None]) -> NDArray[np.float32]:
+    """float32 [N, K] of all images; from `state` where the same bytes were measured before."""
     images = entry.images
     key = fingerprint(
         {
@@ -189,7 +193,7 @@ def _classes(entry: Entry, digest: str, state: Path, advance: Callable[[float], 
     file = state / f"{key[:32]}.npy"
     if file.is_file():
         advance(len(images))
-        known: Classes = np.load(file)
+        known: NDArray[np.float32] = np.load(file)
         return known
     parts = []
     for start in range(0, len(images), CHUNK):
@@ -199,10 +203,10 @@ def _classes(entry: Entry, digest: str, state: Path, advance: Callable[[float], 
                 f"{entry.artifact} ({entry.files[0].name}) gives logits that are not finite on test images",
                 "Train it again with a lower learning rate, or check the data for broken images.",
             )
-        parts.append(logits.argmax(axis=1))
+        parts.append(logits)
         advance(len(logits))
-    classes: Classes = np.concatenate(parts).astype(np.int64)
+    whole = np.concatenate(parts)
     temporary = file.with_suffix(".tmp.npy")
-    np.save(temporary, classes)
+    np.save(temporary, whole)
     temporary.replace(file)
-    return classes
+    return whole

@@ -105,6 +105,17 @@ def _ledger() -> list[dict[str, Any]]:
     ]
 
 
+def _fidelity() -> dict[str, Any]:
+    found = {"n": 10_000, "agreement_wrong": 0.61, "kl": 0.1873, "spearman": 0.912, "ece": 0.021}
+    rows: list[dict[str, Any]] = [{"artifact": "teacher", "reference": None, "ece": 0.034}]
+    pairs = (("onnx-fp32", "teacher", 0.9369, 0.956), ("onnx-int8", "onnx-fp32", 0.9871, 0.9934))
+    for artifact, reference, agreement, right in pairs:
+        shares = {"agreement": agreement, "agreement_right": right}
+        rows.append({"artifact": artifact, "reference": reference, **found, **shares})
+    rows[-1]["agreement_wrong"] = None
+    return {"rows": rows, "cka": 0.871}
+
+
 def latency_row(artifact: str, batch: int, p50: float, measured: bool = True) -> dict[str, Any]:
     conditions = {
         "process": "own",
@@ -221,6 +232,7 @@ def write_run(
         },
         "export/export.json": _export(),
         "export/ledger.json": _ledger(),
+        "export/fidelity.json": _fidelity(),
         "profile/latency.json": _latency(),
     }
     files |= {f"{name}/stage.json": {"name": name, "fingerprint": name[0] * 64} for name in done}

@@ -42,7 +42,8 @@ def text(page: str) -> str:
 
 def test_the_keys_are_stable(report: dict[str, Any]) -> None:
     contract = {"teacher", "search", "ledger", "latency", "stages"}
-    beside = {"schema", "target", "data", "verdict", "distill", "quantize", "parity", "lint", "conditions", "config"}
+    beside = {"schema", "target", "data", "verdict", "distill", "quantize", "parity", "lint", "fidelity"}
+    beside |= {"conditions", "config"}
     assert set(report) == contract | beside
     assert set(report["teacher"]) == {"name", "top1", "params", "macs"}
     assert {"space", "scorer", "scored", "seconds", "chosen", "ranking"} <= set(report["search"])
