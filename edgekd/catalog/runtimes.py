@@ -17,6 +17,8 @@ _PARSED = {(8, 0): 13, (8, 4): 17, (10, 0): 20, (10, 13): 24}
 @dataclass(frozen=True)
 class BackendRow(Row):
     runtime: str
+    gpu: bool = False  # where it runs
+    turn: int | None = None  # runs of one model before the next has its turn, where starting one costs
 
 
 @dataclass(frozen=True)
