@@ -279,15 +279,6 @@ def report(record: Mapping[str, Any], run: Path, as_json: bool) -> None:
     print(f"report: {page}" if page.is_file() else f"run: {run}")
 
 
-def latency(entries: Sequence[Mapping[str, Any]], target: str, as_json: bool) -> None:
-    if as_json:
-        emit(list(entries))
-        return
-    from edgekd.report.terminal import latency_table
-
-    _console().print(latency_table({"target": target, "latency": entries}))
-
-
 def lint(record: Mapping[str, Any], as_json: bool) -> None:
     """Counts, what is wrong, what stays float, and the word of NVIDIA's builder."""
     if as_json:

@@ -17,6 +17,7 @@ _PARSED = {(8, 0): 13, (8, 4): 17, (10, 0): 20, (10, 13): 24}
 @dataclass(frozen=True)
 class BackendRow(Row):
     runtime: str
+    takes: str = "graph"  # or checkpoint, or engine, which it builds of a graph where it is given one
     gpu: bool = False  # where it runs
     turn: int | None = None  # runs of one model before the next has its turn, where starting one costs
 

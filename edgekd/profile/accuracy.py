@@ -15,6 +15,7 @@ from edgekd.errors import BackendError, ModelError
 from edgekd.profile._client import WorkerClient
 from edgekd.profile.inference import multiply_add
 
+PIXELS = "uint8"  # the input of a graph that normalises by itself, [N, H, W, C]
 PREPROCESSING = "edgekd.preprocessing"  # of a graph's metadata, see `edgekd.export.metadata`
 
 
@@ -28,33 +29,37 @@ class LabelledImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def measure(self, worker: WorkerClient, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
-        """{metric, value, ci95, correct, n, data, normalised_with} of the session under `id`, asked `batch` at a time.
-
-        `value` and `ci95` (Wilson) are in [0, 1]. A last part that is too small is filled up, for graphs of one batch
-        size. Raises ModelError where the images do not fit, BackendError where the runtime gives no outputs.
-        """
-        from edgekd.report.ledger import wilson
-
+    def check(self, worker: WorkerClient, id: str, model: OnnxModel) -> tuple[str, str]:
+        """Name and type of the input of the session under `id`. Raises ModelError where the images do not fit it."""
         inputs = worker.inputs(id)
         if len(inputs) != 1:
             raise ModelError(f"{model.artifact} has {len(inputs)} inputs: {', '.join(inputs)}", "Leave out --data.")
         ((name, (dtype, shape)),) = inputs.items()
-        mean, std, whose = self._statistics(model)
-        pixels = self.images if dtype == "uint8" else None
-        expected = shape[1:] if pixels is not None else (*shape[2:], shape[1])
+        expected = shape[1:] if dtype == PIXELS else (*shape[2:], shape[1])
         if expected != self.images.shape[1:]:
             raise ModelError(
                 f"{model.artifact} takes images of {expected} (height, width, channels), {self.name} has "
                 f"{self.images.shape[1:]}",
                 "Name data of that size.",
             )
+        return name, dtype
+
+    def measure(self, worker: WorkerClient, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
+        """{metric, value, ci95, correct, n, data, normalised_with} of the session under `id`, asked `batch` at a time.
+
+        `value` and `ci95` (Wilson) are in [0, 1]. A last part that is too small is filled up, for graphs of one batch
+        size. Raises BackendError where the runtime gives no outputs, or some that are not finite.
+        """
+        from edgekd.report.ledger import wilson
+
+        name, dtype = self.check(worker, id, model)
+        mean, std, whose = self._statistics(model)
         scale, shift = multiply_add(mean, std)
         correct = 0
         for start in range(0, len(self.images), batch):
             part = self.images[start : start + batch]
             filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            if pixels is None:
+            if dtype != PIXELS:
                 filled = np.ascontiguousarray((filled.astype(np.float32) * scale + shift).transpose(0, 3, 1, 2))
             outputs = worker.infer(id, {name: filled.astype(dtype, copy=False)})
             logits = next(iter(outputs.values()))[: len(part)]
@@ -68,7 +73,7 @@ class LabelledImages:
             "correct": correct,
             "n": len(self.labels),
             "data": self.name,
-            "normalised_with": None if pixels is not None else {"mean": list(mean), "std": list(std), "of": whose},
+            "normalised_with": None if dtype == PIXELS else {"mean": list(mean), "std": list(std), "of": whose},
         }
 
     def _statistics(self, model: OnnxModel) -> tuple[tuple[float, ...], tuple[float, ...], str]:
@@ -87,7 +92,7 @@ class LabelledImages:
         return self.mean, self.std, "the data"
 
 
-def load_test_images(data: str, image_size: int | None = None) -> LabelledImages:
+def load_labelled_images(data: str, image_size: int | None = None) -> LabelledImages:
     """The test split of `data`, which chose nothing. Raises DataError."""
     from edgekd.data import load_dataset
 

@@ -170,6 +170,9 @@ class _Batch:
         started, asked = time.perf_counter(), time.process_time()
         before = self.worker.snapshot()
         opened = [self._open(i) for i in range(len(self.models))]
+        if self.images is not None:
+            for i, model in enumerate(self.models):  # before anything takes long
+                self.images.check(self.worker, str(i), model)
         warmed = [self._warm_up(i) for i in range(len(self.models))]
         at_start = self.worker.snapshot()
         self._time(task)
