@@ -54,6 +54,10 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
+    def unable(self, device: Device) -> tuple[str, str] | None:
+        """Why it does not run on `device` here, and the way out; None where it can. Loads nothing heavy."""
+        ...
+
     def build(self, onnx: OnnxModel, device: Device, batch: int = 1) -> Engine:
         """Turn a graph into what the runtime loads, on the device that will run it. Raises BackendError.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -92,6 +93,11 @@ class OrtCpuSession:
 
 class OrtCpu:
     """Backend `onnxruntime-cpu`: the engine is the ONNX file itself, optimised when it is opened."""
+
+    def unable(self, device: Device) -> tuple[str, str] | None:
+        if find_spec("onnxruntime") is None:
+            return f"target {device.name}: ONNX Runtime is not installed", "pip install onnxruntime"
+        return None
 
     def build(self, onnx: OnnxModel, device: Device, batch: int = 1) -> Engine:
         identity = device_identity(device)
