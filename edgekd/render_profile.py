@@ -43,7 +43,7 @@ def latency(rows: Sequence[Row], out: Path | None, as_json: bool) -> None:
         for warning in row["conditions"]["warnings"]:
             print(f"{name}: {warning}")
     if out is not None:
-        print(f"samples: {out}")
+        print(f"page and samples: {out}")
 
 
 def _details(row: Row, name: str) -> None:
