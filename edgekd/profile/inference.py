@@ -34,7 +34,7 @@ def predict(
         model = OnnxModel(str(model), Path(model).stem, "unknown", 0, shape)
     runtime: Any = find(BACKENDS, "device.backend", backend or device.backend).load()()
     rows = []
-    with runtime.open(runtime.build(model, device), threads=len(usable_cores())) as session:
+    with runtime.open(runtime.build(model, device, batch), threads=len(usable_cores())) as session:
         ((name, (dtype, shape)),) = session.inputs.items()
         size = shape[0] or batch
         for start in range(0, len(images), size):

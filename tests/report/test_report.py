@@ -14,7 +14,8 @@ from rich.console import Console
 from sample_report import STAGES, latency_row, write_run
 
 from edgekd.errors import RunDirectoryError
-from edgekd.report import build_report, charts, collect, median_interval, remarks, units, verdict
+from edgekd.order_statistics import median_interval
+from edgekd.report import build_report, charts, collect, remarks, units, verdict
 from edgekd.report.html import SENSITIVE, lint_lines, render
 from edgekd.report.terminal import latency_table, ledger_table, remark_lines
 
@@ -174,7 +175,8 @@ def test_the_page_shows_the_figures(page: str) -> None:
         assert figure in shown
     for figure in ("21/21", "10,000", "unsteady: one run", "26 min 44 s", "cached", "4.1e−06", "over a limit"):
         assert figure in shown
-    assert len(parse(page).findall(".//svg")) == 6  # accuracy, size, two batches, search, training
+    drawn = ("accuracy", "size", "search", "training", *("latency", "distribution") * 2, "batches", *("blocks",) * 3)
+    assert len(parse(page).findall(".//svg")) == len(drawn)
 
 
 def test_a_name_is_text_and_never_markup(tmp_path: Path) -> None:
@@ -217,7 +219,8 @@ def test_no_run_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_estimate_is_marked_and_not_drawn(report: dict[str, Any], page: str) -> None:
-    guess = {**latency_row("engine-int8", 1, 0.5, measured=False), "p90_ms": None, "p99_ms": None}
+    unknown = dict.fromkeys(("p90_ms", "p95_ms", "p99_ms"))
+    guess = {**latency_row("engine-int8", 1, 0.5, measured=False), **unknown}
     marked = render({**report, "latency": [*report["latency"], guess]})
     (row,) = [row for row in parse(marked).iter("tr") if row.get("class") == "estimate"]
     cells = [" ".join("".join(cell.itertext()).split()) for cell in row]
@@ -304,7 +307,7 @@ def test_mixed_precision_is_drawn(tmp_path: Path) -> None:
     mixed = report["quantize"]["mixed"]
     page = render(report)
     assert render(json.loads(json.dumps(report))) == page
-    assert len(parse(page).findall(".//svg")) == 7
+    assert len(parse(page).findall(".//svg")) == 13
     rows = re.findall(r'<th scope="row">([\w.]+)( <span class="tag good">float</span>)?</th><td class="num">[+−]', page)
     gains = sorted(mixed["layers"], key=lambda row: -row["kl"])
     assert [name for name, _ in rows] == [row["layer"] for row in gains[:SENSITIVE]]
