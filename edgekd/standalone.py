@@ -124,14 +124,14 @@ def export_checkpoint(
 def profile_onnx(
     path: Path, target: str, config: ProfileConfig, *, progress: Progress | None = None
 ) -> list[LatencyReport]:
-    """The latency of an ONNX file on `target`, one report a batch size of `config`."""
+    """The latency of an ONNX file on `target`, which may be over SSH; one report a batch size of `config`."""
     from edgekd.profile import measure_all
-    from edgekd.profile.devices import load_device
+    from edgekd.profile.hosts import resolve_target
 
-    device = load_device(target)
+    model = read_onnx(path)
     return measure_all(
-        [read_onnx(path)],
-        device,
+        [model],
+        resolve_target(target),
         batches=config.batches,
         runs=config.runs,
         warmup=config.warmup,

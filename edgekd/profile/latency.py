@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.artifacts import LatencyReport, OnnxModel
-from edgekd.catalog import BACKENDS, find
-from edgekd.profile._client import WorkerClient
-from edgekd.profile.devices import Device, device_identity, require_runnable, usable_cores
+from edgekd.profile.devices import Device, device_identity
+from edgekd.profile.hosts import Worker, reach
 from edgekd.progress import NullProgress, Progress
 from edgekd.stage import fingerprint, write_json
 
@@ -48,7 +46,7 @@ def measure_all(
     BackendError when the runtime refuses a graph, runs it elsewhere, or its process dies; TargetError when `device`
     cannot be measured from here.
     """
-    require_runnable(device)
+    host = reach(device)
     protocol = {
         "models": [model.fingerprint() for model in models],
         "device": device_identity(device),
@@ -56,14 +54,14 @@ def measure_all(
     }
     reports: list[LatencyReport] = []
     turns = -(-runs // ROUND)
-    with (progress or NullProgress()).task("profile", total=len(batches) * turns) as task:
+    with host, (progress or NullProgress()).task("profile", total=len(batches) * turns) as task:
         for batch in batches:
             key = fingerprint({**protocol, "batch": batch})
             file = state / f"batch-{batch}.json" if state is not None else None
             finished = _finished(file, key)
             if finished is None:
-                with WorkerClient(device, threads) as worker:
-                    finished = _measure_batch(worker, models, batch, runs, warmup, task)
+                with host.worker(device, threads) as worker:
+                    finished = _measure_batch(worker, device, models, batch, runs, warmup, task)
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     write_json(file, {"key": key, "reports": [report.to_json() for report in finished]})
@@ -99,47 +97,48 @@ def _finished(file: Path | None, key: str) -> list[LatencyReport] | None:
 
 
 def _measure_batch(
-    worker: WorkerClient, models: Sequence[OnnxModel], batch: int, runs: int, warmup: int, task: Any
+    worker: Worker, device: Device, models: Sequence[OnnxModel], batch: int, runs: int, warmup: int, task: Any
 ) -> list[LatencyReport]:
-    device = worker.device
-    backend = find(BACKENDS, "device.backend", device.backend).load()()
-    before = os.getloadavg()
-    providers = [worker.open(str(i), backend.build(model, device)) for i, model in enumerate(models)]
+    before = worker.load()
+    added = [worker.add(str(i), model, batch) for i, model in enumerate(models)]
     samples: list[list[int]] = [[] for _ in models]
     preempted = [0] * len(models)
     for i in range(len(models)):
         for done in range(0, warmup, ROUND):  # in turns as well: no single request takes long
             worker.time(str(i), batch, 0, min(ROUND, warmup - done))
+    worker.watch()
     for done in range(0, runs, ROUND):
         for i in range(len(models)):
             timed, times = worker.time(str(i), batch, min(ROUND, runs - done), REWARM)
             samples[i] += timed
             preempted[i] += times
         task.advance()
+    seen = worker.watched()
+    warnings = seen.pop("warnings")
     conditions = {
         **worker.conditions,
         "warmup": warmup,
         "turns": {"runs": ROUND, "rewarm": REWARM, "models": [model.artifact for model in models]},
-        "load_before": [round(load, 2) for load in before],
-        "load_after": [round(load, 2) for load in os.getloadavg()],
+        "load_before": before,
+        "load_after": worker.load(),
+        **seen,
     }
-    spare = len(usable_cores()) - worker.conditions["threads"]
-    return [
-        LatencyReport(
+    reports = []
+    for i, model in enumerate(models):
+        steadiness = _steadiness(samples[i], preempted[i], before[0], worker.spare)
+        own = {**added[i], **worker.energy(str(i), batch), **steadiness}
+        own["warnings"] = [*warnings, *steadiness["warnings"]]
+        report = LatencyReport(
             artifact=model.artifact,
             target=device.name,
             backend=device.backend,
             precision=model.precision,
             batch=batch,
             samples_ns=tuple(samples[i]),
-            conditions={
-                **conditions,
-                "provider": providers[i],
-                **_steadiness(samples[i], preempted[i], before[0], spare),
-            },
+            conditions={**conditions, **own},
         )
-        for i, model in enumerate(models)
-    ]
+        reports.append(report)
+    return reports
 
 
 def _steadiness(samples: list[int], preempted: int, load: float, spare: int) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Agent:
         while not os.path.isdir(folder):
             folder = os.path.dirname(folder)
         return {
-            "system": "{} {} {}".format(platform.system(), platform.release(), platform.machine()),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "machine": platform.machine(),
             "python": platform.python_version(),
             "interpreter": sys.executable,
@@ -122,20 +122,20 @@ class Agent:
                 texts[path[len(self.root) :]] = text.replace("\0", "")
         return {"texts": texts}
 
-    def run(self, command: List[str], timeout: float) -> Dict[str, Any]:
+    def run(self, command: List[str], seconds: float) -> Dict[str, Any]:
         """A program's exit code and lines; the code is None where there is no such program."""
         found = self._find(command[0])
         if found is None:
             return {"code": None, "lines": []}
         program = self._start([found] + command[1:])
-        code = program.wait(timeout)
+        code = program.wait(seconds)
         if code is None:
             program.kill()
         self._programs.remove(program)
         if code is None:
             said = program.lines[-1][1] if program.lines else "nothing"
             text = "{} was not done after {:.0f} s; its last words: {}"
-            raise Failed("failed", text.format(command[0], timeout, said), "Look for what keeps the device busy.")
+            raise Failed("failed", text.format(command[0], seconds, said), "Look for what keeps the device busy.")
         return {"code": code, "lines": program.lines}
 
     def watch(self, command: List[str]) -> Dict[str, Any]:
@@ -184,7 +184,9 @@ class Agent:
             except ImportError as error:
                 text = "{} (Python {}) has no {}: {}"
                 what = text.format(sys.executable, platform.python_version(), name, error)
-                raise Failed("runtime", what, "Install it there, or name another interpreter: ssh://...?python=PATH")
+                raise Failed(
+                    "runtime", what, "Install it there, or name another interpreter: ssh://...?python=PATH"
+                ) from None
         return {
             "threads": threads,
             "cores": cores,
@@ -203,7 +205,7 @@ class Agent:
         except OSError:
             lock.seek(0)
             holder = lock.read().strip() or "somebody else"
-            raise Failed("busy", "{} is measuring there".format(holder), "Try again when that has ended.")
+            raise Failed("busy", f"{holder} is measuring there", "Try again when that has ended.") from None
         lock.truncate(0)
         lock.write("process {} since {}".format(os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S %Z")))
         lock.flush()
@@ -231,7 +233,7 @@ class Agent:
         if file.tell() == size:
             file.close()
             if digest(file.name) != sha256:
-                raise Failed("failed", "{} did not arrive as it was sent".format(os.path.basename(path)), "Try again.")
+                raise Failed("failed", f"{os.path.basename(path)} did not arrive as it was sent", "Try again.")
             self._move(file.name, path)
         return {}
 
@@ -248,7 +250,7 @@ class Agent:
     def _place(self, name: str, key: Optional[str]) -> str:
         for part in (name, key or "x"):
             if part != os.path.basename(part) or part.startswith("."):
-                raise Failed("failed", "{!r} is no plain name".format(part), BUG)
+                raise Failed("failed", f"{part!r} is no plain name", BUG)
         return os.path.join(self.cache, key, name) if key else os.path.join(self.scratch, name)
 
     def _move(self, source: str, path: str) -> None:
@@ -270,7 +272,7 @@ class Agent:
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
             text = "ONNX Runtime {} cannot load {}: {}"
             what = text.format(onnxruntime.__version__, os.path.basename(path), str(error).strip()[:500])
-            raise Failed("failed", what, "Install a newer version there, or lower --set export.opset.")
+            raise Failed("failed", what, "Install a newer version there, or lower --set export.opset.") from None
         self.sessions[id] = session
         return {"provider": ", ".join(session.get_providers())}
 
@@ -292,8 +294,8 @@ class Agent:
         try:
             arrays = session.run(names, self.feeds[id, batch])
         except Exception as error:
-            what = "ONNX Runtime failed at batch {}: {}".format(batch, str(error).strip()[:500])
-            raise Failed("failed", what, "Check that the graph takes that batch.")
+            what = f"ONNX Runtime failed at batch {batch}: {str(error).strip()[:500]}"
+            raise Failed("failed", what, "Check that the graph takes that batch.") from None
         outputs = [
             {
                 "name": name,
@@ -393,11 +395,11 @@ def answer(agent: Agent, request: Dict[str, Any]) -> Dict[str, Any]:
         return {"error": [error.what, error.fix], "kind": error.kind}
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = "no space left in {} on the device".format(agent.cache)
+            what = f"no space left in {agent.cache} on the device"
             return {"error": [what, "Free some space there, or set ?cache=DIR."], "kind": "disk"}
         return {"error": [str(error), "Check that directory on the device."], "kind": "failed"}
     except Exception as error:
-        return {"error": ["{}: {}".format(type(error).__name__, error), BUG], "kind": "failed"}
+        return {"error": [f"{type(error).__name__}: {error}", BUG], "kind": "failed"}
 
 
 def main() -> None:

@@ -1,0 +1,178 @@
+"""A worker on a device that an agent serves: what is measured there is checked against this machine first."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.artifacts import OnnxModel
+from edgekd.errors import ParityError, TargetError
+from edgekd.export.parity import FP32_TOLERANCE, INT8_COSINE, compare
+from edgekd.profile import board as boards
+from edgekd.profile.backends.ort_cpu import OrtCpuSession
+from edgekd.profile.devices import Device
+from edgekd.profile.hosts._base import Remote
+from edgekd.profile.hosts.address import Address
+from edgekd.profile.hosts.agent import Agent, Arrays, probe
+from edgekd.profile.hosts.onnxruntime import OnnxRuntime
+from edgekd.profile.hosts.power import Power
+from edgekd.profile.hosts.trtexec import Trtexec
+from edgekd.profile.worker import random_feeds
+
+ENERGY_S = 3.0  # of runs whose power is measured
+
+
+class Runtime(Protocol):
+    """What runs graphs on the device, through the agent."""
+
+    def conditions(self) -> dict[str, Any]: ...
+
+    def add(self, id: str, model: OnnxModel, batch: int) -> dict[str, Any]: ...
+
+    def feed(self, id: str, batch: int, feeds: Arrays, files: dict[str, str]) -> None: ...
+
+    def infer(self, id: str, batch: int) -> Arrays: ...
+
+    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]: ...
+
+    def sustain(self, id: str, batch: int, seconds: float) -> tuple[int, tuple[float, float]]: ...
+
+
+class RemoteWorker:
+    """The only agent that measures at `remote`, pinned to `threads` cores there; see `hosts._base.Worker`.
+
+    Raises DeviceBusyError where there is another, RuntimeMissingError without Python, numpy or the runtime,
+    TargetError where the machine is not `device`, and HostError for the connection.
+    """
+
+    def __init__(self, remote: Remote, address: Address, device: Device, threads: int) -> None:
+        self._device, self._agent = device, Agent(remote, address)
+        try:
+            self._board = probe(self._agent)
+            notes = boards.check(self._board, device, remote.where)
+            runtimes: dict[str, type[OnnxRuntime] | type[Trtexec]] = {
+                "onnxruntime-cpu": OnnxRuntime,
+                "tensorrt": Trtexec,
+            }
+            if device.backend not in runtimes:
+                raise TargetError(
+                    f"{remote.where}: over SSH there is no backend {device.backend!r}", f"Of {', '.join(runtimes)}."
+                )
+            runtime = runtimes[device.backend]
+            started = self._agent.start(threads, runtime.package)
+            self._power = Power(self._agent, self._board)
+            if address.set_power_mode is not None:
+                self._power.set_mode(address.set_power_mode)
+            if address.lock_clocks:
+                self._power.lock_clocks(started["scratch"])
+            if address.set_power_mode is not None or address.lock_clocks:
+                self._board = probe(self._agent)
+                notes = boards.check(self._board, device, remote.where)
+            self._runtime: Runtime = runtime(self._agent, self._board, device, started)
+        except BaseException:
+            self._agent.close()
+            raise
+        self._notes = notes
+        self._watching = False
+        machine = self._agent.machine
+        self.conditions: dict[str, Any] = {
+            "process": "own, on the device",
+            "host": remote.where,
+            **({"simulated": True} if machine["simulated"] else {}),
+            "threads": threads,
+            "cores": started["cores"],
+            "cpu": self._board.cpu,
+            "isa": list(self._board.isa),
+            "machine": machine["system"],
+            "board": self._board.summary(),
+            "governor": self._governor(started["cores"][0]),
+            "versions": started["versions"],
+            "clock": started["clock"],
+            "inputs": "random normal, seed 0, made before timing",
+            **self._runtime.conditions(),
+        }
+
+    @property
+    def spare(self) -> int:
+        return int(self._agent.machine["cores"]) - int(self.conditions["threads"])
+
+    def add(self, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
+        """Upload, build and load a graph, and compare its outputs with those of ONNX Runtime here.
+
+        Raises ParityError where they differ by more than the precision explains: then nothing is timed.
+        """
+        added = self._runtime.add(id, model, batch)
+        # a graph for another runtime is run as it is written: fused int8 kernels may saturate
+        with OrtCpuSession(model.path, threads=1, optimised=self._device.backend == "onnxruntime-cpu") as session:
+            feeds = random_feeds(session, batch)
+            expected = session.infer(feeds)
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as directory:
+            files = {}
+            for i, (name, array) in enumerate(feeds.items()):
+                file = Path(directory) / f"input-{id}-{batch}-{i}"
+                file.write_bytes(np.ascontiguousarray(array).tobytes())
+                self._agent.put(file)
+                files[name] = file.name
+        self._runtime.feed(id, batch, feeds, files)
+        return {**added, "outputs": _agreement(model, self._runtime.infer(id, batch), expected)}
+
+    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]:
+        return self._runtime.time(id, batch, n, warmup)
+
+    def load(self) -> list[float]:
+        return self._agent.load()
+
+    def watch(self) -> None:
+        self._watching = self._power.watch()
+
+    def watched(self) -> dict[str, Any]:
+        seen = self._power.watched()
+        return {**seen, "warnings": [*self._notes, *seen["warnings"]]}
+
+    def energy(self, id: str, batch: int) -> dict[str, Any]:
+        if not self._watching:
+            return {}
+        self._agent.watch(["tegrastats", "--interval", "100"])
+        runs, span = self._runtime.sustain(id, batch, ENERGY_S)
+        return self._power.energy(self._agent.watched(), span, runs, batch)
+
+    def _governor(self, core: int) -> str | None:
+        texts = self._agent.read([f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"])
+        return next((text.strip() for text in texts.values()), None)
+
+    def __enter__(self) -> RemoteWorker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._agent.close()
+
+
+def _agreement(model: OnnxModel, found: Arrays, expected: Arrays) -> dict[str, Any]:
+    """How far the device's outputs are from the reference's, of the output that is furthest. Raises ParityError."""
+    if set(found) != set(expected):
+        raise ParityError(
+            f"{Path(model.path).name} gives {', '.join(found)} on the device and {', '.join(expected)} here",
+            "Export the graph again.",
+        )
+    records = {name: compare(_rows(found[name]), _rows(array)) for name, array in expected.items()}
+    name, worst = min(records.items(), key=lambda item: item[1]["cosine"])
+    record = {key: worst[key] for key in ("n", "max_abs_error", "max_rel_error", "cosine")}
+    exact = model.precision == "fp32" and worst["max_rel_error"] <= FP32_TOLERANCE
+    if not (exact or worst["cosine"] >= INT8_COSINE):
+        raise ParityError(
+            f"{Path(model.path).name} does not compute on the device what it computes here: the cosine of {name} is "
+            f"{worst['cosine']:.4f}, below {INT8_COSINE}",
+            "Nothing was timed. Build the engine again, or export with another opset.",
+        )
+    return {"reference": "ONNX Runtime on the host, the inputs that were timed", **record}
+
+
+def _rows(array: NDArray[Any]) -> NDArray[np.float32]:
+    return np.asarray(array, np.float32).reshape(len(array), -1)
