@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.errors import TargetError
-from edgekd.export.tensorrt.log import parse as parse_log
 from edgekd.profile.devices import Device, cpu_name, cpuinfo, isa_features, list_devices, version_parts
 from edgekd.profile.jetpack import JetPack, of_l4t
 
@@ -220,7 +219,11 @@ def _tensorrt(run: Run) -> tuple[str | None, str | None]:
     """trtexec's path and its version; else the version of the library's package."""
     for path in TRTEXEC:
         code, said = run([path, "--help"])
-        version = parse_log(said).version if code is not None else None
+        if code is None:
+            continue
+        from edgekd.export.tensorrt.log import parse  # its package needs torch, which a processor does not
+
+        version = parse(said).version
         if version is not None:
             return path, ".".join(map(str, version))
     for package in ("libnvinfer10", "libnvinfer8", "libnvinfer-bin"):

@@ -65,13 +65,14 @@ class Program:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
-        self._reader.join(5)  # longer only where a child of its own keeps the pipe
+        self._reader.join(5)
         return code
 
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.wait(10)
+        self.process.wait()
+        self._reader.join(0.5)  # a child of its own may keep the pipe, until this process ends
 
     def _read(self) -> None:
         for line in self.process.stdout or ():

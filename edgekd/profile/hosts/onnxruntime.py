@@ -12,7 +12,7 @@ from edgekd.profile.hosts.agent import Agent, Arrays
 
 
 class OnnxRuntime:
-    package = "onnxruntime"
+    package: str | None = "onnxruntime"
 
     def __init__(self, agent: Agent, board: Board, device: Device, started: dict[str, Any]) -> None:
         self._agent = agent

@@ -31,7 +31,7 @@ _PLAN, _LOG = "engine.plan", "engine.log"
 
 
 class Trtexec:
-    package = None  # of Python: none is needed
+    package: str | None = None  # of Python: none is needed
 
     def __init__(self, agent: Agent, board: Board, device: Device, started: dict[str, Any]) -> None:
         if board.trtexec is None or board.tensorrt is None:
