@@ -76,7 +76,9 @@ class Board:
 
     def summary(self) -> dict[str, Any]:
         """As a condition of what is measured there."""
-        jetpack = self.jetpack_version or (f"{self.jetpack.first} to {self.jetpack.last}" if self.jetpack else None)
+        release = self.jetpack
+        span = dict.fromkeys((release.first, release.last)) if release is not None else {}
+        jetpack = self.jetpack_version or " to ".join(span) or None
         record = {
             "model": self.model,
             "memory_gib": self.memory_gib,
@@ -92,8 +94,8 @@ class Board:
         return {key: value for key, value in record.items() if value is not None}
 
 
-def probe(machine: str, read: Read, run: Run) -> Board:
-    """Ask a machine of architecture `machine`; nothing is changed there.
+def probe(read: Read, run: Run) -> Board:
+    """Ask a machine; nothing is changed there.
 
     `read` gives the texts of the files that fit its patterns, `run` a program's exit code (None: there is none such)
     and its words.
@@ -101,6 +103,7 @@ def probe(machine: str, read: Read, run: Run) -> Board:
     texts = dict(read([*FILES.values(), *GPU_CLOCKS]))
     file = {name: texts.get(path, "") for name, path in FILES.items()}
     info = cpuinfo(file["cpuinfo"])
+    machine = run(["uname", "-m"])[1].strip()
     l4t = _l4t(file["l4t"])
     trtexec, tensorrt = _tensorrt(run)
     jetson_package = _package(run, "nvidia-jetpack") if l4t else None
@@ -163,13 +166,13 @@ def _jetson(board: Board, where: str) -> Device:
         found = [device for device in found if device.name.endswith("-super") or _gigabytes(device) < 8]
     else:
         found = [device for device in found if not device.name.endswith("-super")]
-    fitting = [device for device in found if _gigabytes(device) >= (board.memory_gib or 0)]
-    if not fitting:
+    if not found:
         raise TargetError(
-            f"{where} calls itself {board.model!r}, with {board.memory_gib} GiB: no profile is known for that",
-            f"Name one of `edgekd targets`: jetson-orin-nano@{where}",
+            f"{where} calls itself {board.model!r}: no profile is known for that",
+            f"Name one of `edgekd targets`, such as jetson-orin-nano@{where}",
         )
-    return min(fitting, key=_gigabytes)
+    fitting = [device for device in found if _gigabytes(device) >= (board.memory_gib or 0)]
+    return min(fitting, key=_gigabytes) if fitting else max(found, key=_gigabytes)
 
 
 def _family(board: Board) -> str | None:

@@ -101,9 +101,6 @@ class Agent:
             folder = os.path.dirname(folder)
         return {
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "interpreter": sys.executable,
             "cores": len(os.sched_getaffinity(0)),
             "load": list(os.getloadavg()),
             "disk_free_bytes": shutil.disk_usage(folder).free,
@@ -247,6 +244,11 @@ class Agent:
         path = self._place(name, key)
         self._move(self._place(source, None), path)
         return {"path": path}
+
+    def result(self, name: str) -> Dict[str, Any]:
+        """What a program has written into the scratch directory."""
+        with open(self._place(name, None), encoding="utf-8") as file:
+            return {"text": file.read()}
 
     def _place(self, name: str, key: Optional[str]) -> str:
         for part in (name, key or "x"):

@@ -124,6 +124,10 @@ class Agent(JsonProcess):
     def keep(self, source: str, key: str, name: str) -> str:
         return str(self._ask(op="keep", source=source, key=key, name=name)["path"])
 
+    def result(self, name: str) -> str:
+        """The text that a program has written into the scratch directory."""
+        return str(self._ask(op="result", name=name)["text"])
+
     def open(self, id: str, path: str, optimised: bool) -> str:
         return str(self._ask(op="open", id=id, path=path, optimised=optimised)["provider"])
 
@@ -162,4 +166,4 @@ class Agent(JsonProcess):
 
 
 def probe(agent: Agent) -> boards.Board:
-    return boards.probe(agent.machine["machine"], agent.read, agent.said)
+    return boards.probe(agent.read, agent.said)

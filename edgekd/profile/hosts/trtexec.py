@@ -114,7 +114,7 @@ class Trtexec:
         self._run(id, batch, 1, 0, 0, f"--exportOutput={self._scratch}/outputs.json")
         return {
             row["name"]: np.asarray(row["values"], np.float32).reshape([int(n) for n in row["dimensions"].split("x")])
-            for row in self._json("outputs.json")
+            for row in json.loads(self._agent.result("outputs.json"))
         }
 
     def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]:
@@ -122,7 +122,7 @@ class Trtexec:
         if n == 0:
             return [], 0
         self._run(id, batch, n, 0, WARMUP_MS)
-        rows = self._json("times.json")[-n:]  # before 8.6 the warm-up is in it, at the front
+        rows = json.loads(self._agent.result("times.json"))[-n:]  # before 8.6 the warm-up is in it, at the front
         if len(rows) < n:
             raise BackendError(f"trtexec timed {len(rows)} of {n} runs", "This is a bug in edgekd: please report it.")
         return [round(1e6 * row["latencyMs"]) for row in rows], 0
@@ -131,7 +131,7 @@ class Trtexec:
         lines = self._run(id, batch, 1, math.ceil(seconds), WARMUP_MS)
         began = [at for at, line in lines if "Starting inference" in line]
         ended = [at for at, line in lines if "Warmup completed" in line]  # said when all is over
-        rows = self._json("times.json")
+        rows = json.loads(self._agent.result("times.json"))
         if not began or not ended or not rows:
             return 0, (0.0, 0.0)
         rate = len(rows) / (rows[-1]["endD2hMs"] - rows[0]["startH2dMs"]) * 1e3
@@ -156,9 +156,3 @@ class Trtexec:
                 "Remove ~/.cache/edgekd there if the system changed since it was built.",
             )
         return lines
-
-    def _json(self, name: str) -> Any:
-        texts = self._agent.read([f"{self._scratch}/{name}"])
-        for text in texts.values():
-            return json.loads(text)
-        raise BackendError(f"trtexec on the device wrote no {name}", "This is a bug in edgekd: please report it.")
