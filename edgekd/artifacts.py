@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, pstdev
 from typing import Any, TypeVar
 
 from edgekd.errors import ModelError
+from edgekd.order_statistics import median_interval, nearest_rank
 from edgekd.stage import digest_file, fingerprint, write_json
 
 T = TypeVar("T", bound="Artifact")
@@ -128,9 +129,17 @@ class Engine(Artifact):
     build_log: str = ""
 
 
+QUANTILES = 100  # steps of the distribution in a row
+
+
 @dataclass(frozen=True)
 class LatencyReport(Artifact):
-    """One measurement: every sample in nanoseconds, and the conditions it was taken under."""
+    """One measurement: every sample in nanoseconds, and the conditions it was taken under.
+
+    `phases_ns` has the parts of every sample where the runtime tells them apart: h2d, compute, d2h. `layers` and
+    `blocks` are where the time goes (see `edgekd.profile.blocks`), `accuracy` what the same session gives on test
+    images, `scenario` how MLPerf would call and count it.
+    """
 
     artifact: str
     target: str
@@ -140,35 +149,48 @@ class LatencyReport(Artifact):
     samples_ns: tuple[int, ...]
     conditions: dict[str, Any]
     measured: bool = True
+    phases_ns: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    layers: tuple[dict[str, Any], ...] = ()
+    blocks: tuple[dict[str, Any], ...] = ()
+    accuracy: dict[str, Any] | None = None
+    scenario: dict[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
         """The report's row: percentiles and mean in ms (nearest rank), throughput in images per second.
 
+        No sample is left out. `p50_ci95_ms` is the median's interval by order statistics, `cov_percent` the standard
+        deviation over the mean, `quantiles_ms` the distribution in steps of a percent, from the fastest to the slowest.
         `turn_p50_ms` is the median of each turn, where models took turns: models slow down together, so what compares
-        two of them are the turns of the same number.
+        two of them are the turns of the same number. `phases_p50_ms` are the medians of transfers and computation.
         """
         ordered = sorted(self.samples_ns)
-        n = len(ordered)
-
-        def rank(q: float) -> float:
-            return ordered[min(n - 1, max(0, -(-int(q * n * 100) // 100) - 1))] / 1e6
-
-        mean_ms = sum(ordered) / n / 1e6
+        n, last = len(ordered), len(ordered) - 1
+        mean_ms = fmean(ordered) / 1e6
         turn = self.conditions["turns"]["runs"] if "turns" in self.conditions else n
         turns = [self.samples_ns[start : start + turn] for start in range(0, n, turn)]
+        interval = median_interval(ordered)
+        percentiles = {f"p{q}_ms": nearest_rank(ordered, q / 100) / 1e6 for q in (50, 90, 95, 99)}
         return {
             "artifact": self.artifact,
             "target": self.target,
             "backend": self.backend,
             "precision": self.precision,
             "batch": self.batch,
-            "p50_ms": rank(0.50),
-            "p90_ms": rank(0.90),
-            "p99_ms": rank(0.99),
+            **percentiles,
+            "p50_ci95_ms": None if interval is None else [bound / 1e6 for bound in interval],
             "mean_ms": mean_ms,
+            "min_ms": ordered[0] / 1e6,
+            "max_ms": ordered[last] / 1e6,
+            "cov_percent": pstdev(ordered) / mean_ms / 1e4,
             "turn_p50_ms": [median(samples) / 1e6 for samples in turns],
+            "quantiles_ms": [ordered[round(last * q / QUANTILES)] / 1e6 for q in range(QUANTILES + 1)],
+            "phases_p50_ms": {name: median(samples) / 1e6 for name, samples in self.phases_ns.items()},
             "throughput_per_s": self.batch / (mean_ms / 1e3),
             "n": n,
             "measured": self.measured,
+            "layers": list(self.layers),
+            "blocks": list(self.blocks),
+            "accuracy": self.accuracy,
+            "scenario": self.scenario,
             "conditions": self.conditions,
         }

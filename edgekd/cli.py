@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgekd import processes
+from edgekd.cli_profile import profile
 from edgekd.errors import EdgekdError, RunDirectoryError
 
 if TYPE_CHECKING:
@@ -387,31 +388,7 @@ def diff(
     render_files.difference(record, json)
 
 
-@app.command()
-def profile(
-    source: Annotated[Path, typer.Argument(metavar="RUN|MODEL.onnx", help="A run, or an ONNX file.")],
-    target: Target = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images per call; repeat for more.")] = None,
-    runs: Annotated[int | None, typer.Option(min=200, help="Timed calls; default 200.")] = None,
-    warmup: Annotated[int | None, typer.Option(min=1, help="Calls before them; default 50.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads, each pinned to a core; default 1.")] = None,
-    force: Force = False,
-    json: Json = False,
-) -> None:
-    """Measure latency on the target, in a process of its own."""
-    options: dict[str, Any] = {"batches": batch or None, "runs": runs, "warmup": warmup, "threads": threads}
-    if source.suffix != ".onnx":
-        flags = {f"profile__{key}": value for key, value in options.items()}
-        _stage("profile", source, None, None, force, json, target=target, **flags)
-        return
-    from edgekd import render, standalone
-    from edgekd.config import ProfileConfig
-
-    target = _required(target, "--target", "device")
-    config = ProfileConfig(**{key: value for key, value in options.items() if value is not None})
-    with _working(None, json) as progress:
-        reports = standalone.profile_onnx(source, target, config, progress=progress)
-    render.latency([report.summary() for report in reports], reports[0].target, json)
+app.command()(profile)
 
 
 @app.command()

@@ -226,10 +226,12 @@ class ExportConfig(Section):
 
 
 class ProfileConfig(Section):
-    runs: int = Field(200, ge=200)
-    warmup: int = Field(50, ge=1)
+    runs: int = Field(200, ge=200, description="timed calls of each graph, at least")
+    seconds: float = Field(1.0, ge=0, le=3600, description="spent on them, at least, on average over the graphs")
+    warmup: int = Field(50, ge=1, description="calls before them, at least: it lasts until they are stable")
     batches: tuple[int, ...] = (1, 32)
     threads: int = Field(1, ge=1)
+    per_layer: bool = Field(False, description="also the time of every layer and block")
 
 
 def _teacher(value: Any) -> Any:

@@ -33,7 +33,7 @@ STAGES = ("search", "distill", "quantize", "export", "profile")
 TRAINED = ("teacher", *STAGES)  # a run without a teacher trains one first
 
 # Raise a stage's number when its code changes what it computes: old results are then not taken for new ones.
-VERSIONS = {"teacher": 2, "search": 3, "distill": 4, "quantize": 4, "export": 2, "profile": 2}
+VERSIONS = {"teacher": 2, "search": 3, "distill": 4, "quantize": 4, "export": 2, "profile": 3}
 
 PACKAGES = ("edgekd", "torch", "torchvision", "timm", "torchao", "onnx", "onnxscript", "onnxruntime", "numpy")
 
@@ -182,13 +182,13 @@ class Chain:
     """One run: what each stage needs, read back from the directories of the stages before it."""
 
     def __init__(self, config: RunConfig, out: Path, progress: Progress) -> None:
-        from edgekd.profile.devices import load_device, opset_for, require_runnable, scheme_for
+        from edgekd.profile.devices import load_device, opset_for, require_searchable, scheme_for
 
         self.config, self.out, self.progress = config, out, progress
         self.training = False  # with the other processes
         self.run = RunDirectory(out)
         self.device = load_device(config.target)
-        require_runnable(self.device)
+        require_searchable(self.device)
         self.methods = method_choices(config.distill.method)
         for choice in self.methods:
             if ":" not in choice.name:  # else a user's own, imported where it is needed

@@ -169,8 +169,6 @@ def targets(devices: Sequence[Device], as_json: bool) -> None:
     if as_json:
         emit([device.to_json() for device in devices])
         return
-    from edgekd.catalog import BACKENDS
-
     numbers = ("memory", "memory_bandwidth", "peak_fp16", "peak_int8")
     headings = {"name": "left", "SM": "left", "GB": "right", "GB/s": "right", "FP16": "right", "INT8": "right"}
     for kind, title in KINDS.items():
@@ -186,8 +184,7 @@ def targets(devices: Sequence[Device], as_json: bool) -> None:
         ]
         table(f"{title} (kind {kind})", {**headings, "formats": "left"}, lines)
     print("FP16 and INT8 are dense peaks in T(FL)OP/s; `edgekd targets show NAME` says where figures are from")
-    for backend in sorted({device.backend for device in devices} - set(BACKENDS)):
-        print(f"backend {backend} is not in this version: its targets can be looked at, not compressed for")
+    print("students are searched for processors so far; GPUs and Jetsons can be built for and profiled")
 
 
 def _number(value: Figure | float | None) -> str:
@@ -196,7 +193,6 @@ def _number(value: Figure | float | None) -> str:
 
 def target(device: Device, as_json: bool) -> None:
     """Everything a profile says, every figure with its unit and source, and what JetPack brings to the device."""
-    from edgekd.catalog import BACKENDS
     from edgekd.profile.jetpack import releases
 
     found = releases(device)
@@ -207,7 +203,7 @@ def target(device: Device, as_json: bool) -> None:
     gpu = f"{device.gpu_architecture or 'unknown'}, {device.sm}" if device.sm else None
     facts = {
         "kind": device.kind,
-        "backend": device.backend + ("" if device.backend in BACKENDS else " (not in this version)"),
+        "backend": device.backend,
         "scheme": device.scheme,
         "processor": device.architectures,
         "requires": device.requires,
@@ -277,15 +273,6 @@ def report(record: Mapping[str, Any], run: Path, as_json: bool) -> None:
         print("every stage was there already: nothing was done")
     page = run / "report.html"
     print(f"report: {page}" if page.is_file() else f"run: {run}")
-
-
-def latency(entries: Sequence[Mapping[str, Any]], target: str, as_json: bool) -> None:
-    if as_json:
-        emit(list(entries))
-        return
-    from edgekd.report.terminal import latency_table
-
-    _console().print(latency_table({"target": target, "latency": entries}))
 
 
 def lint(record: Mapping[str, Any], as_json: bool) -> None:

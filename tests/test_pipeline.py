@@ -34,6 +34,7 @@ SETTINGS = {
     "quantize.calibration": 64,
     "quantize.qad.epochs": 0.5,
     "profile.batches": (1, 4),
+    "profile.seconds": 0,
 }
 STAGES = ["teacher", "search", "distill", "quantize", "export", "profile"]
 

@@ -17,6 +17,9 @@ _PARSED = {(8, 0): 13, (8, 4): 17, (10, 0): 20, (10, 13): 24}
 @dataclass(frozen=True)
 class BackendRow(Row):
     runtime: str
+    takes: str = "graph"  # or checkpoint, or engine, which it builds of a graph where it is given one
+    gpu: bool = False  # where it runs
+    turn: int | None = None  # runs of one model before the next has its turn, where starting one costs
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,52 @@ BACKENDS = {
             "edgekd.profile.backends.ort_cpu:OrtReference",
             "ONNX Runtime without optimizations: accuracy, where a graph's own runtime is not here",
             "reference",
+        ),
+        BackendRow(
+            "onnxruntime-cuda",
+            "edgekd.profile.backends.ort_gpu:OrtCuda",
+            "ONNX Runtime with CUDA kernels: FP32 and FP16",
+            "onnxruntime",
+            gpu=True,
+        ),
+        BackendRow(
+            "onnxruntime-tensorrt",
+            "edgekd.profile.backends.ort_gpu:OrtTensorRt",
+            "ONNX Runtime, which builds and runs TensorRT engines",
+            "tensorrt",
+            gpu=True,
+        ),
+        BackendRow(
+            "onnxruntime-tensorrt-rtx",
+            "edgekd.profile.backends.ort_gpu:OrtTensorRtRtx",
+            "ONNX Runtime with the plugin of TensorRT-RTX",
+            "tensorrt",
+            gpu=True,
+        ),
+        BackendRow(
+            "tensorrt",
+            "edgekd.profile.backends.tensorrt:TensorRt",
+            "TensorRT or TensorRT-RTX by its Python package",
+            "tensorrt",
+            takes="engine",
+            gpu=True,
+        ),
+        BackendRow(
+            "trtexec",
+            "edgekd.profile.backends.trtexec:Trtexec",
+            "TensorRT's own program, where there is no Python package",
+            "tensorrt",
+            takes="engine",
+            gpu=True,
+            turn=1000,
+        ),
+        BackendRow(
+            "torch-cuda",
+            "edgekd.profile.backends.torch_cuda:TorchCuda",
+            "torch on a GPU: a checkpoint as it was trained, for comparison",
+            "torch",
+            takes="checkpoint",
+            gpu=True,
         ),
     )
 }

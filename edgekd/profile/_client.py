@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgekd.artifacts import Engine
 from edgekd.errors import TargetError
@@ -11,6 +16,14 @@ from edgekd.profile._process import JsonProcess
 from edgekd.profile.devices import Device, usable_cores
 
 COMMAND = (sys.executable, "-m", "edgekd.profile.worker")
+
+
+class Timed(NamedTuple):
+    """Durations in ns, how often the system took the cores away for another process meanwhile, and the parts."""
+
+    ns: list[int]
+    preempted: int
+    phases: dict[str, list[int]]
 
 
 class WorkerClient(JsonProcess):
@@ -37,15 +50,37 @@ class WorkerClient(JsonProcess):
             self.close()
             raise
 
-    def open(self, id: str, engine: Engine) -> str:
-        """Load an engine under `id`; returns the provider that runs it."""
-        reply = self._ask(op="open", id=id, backend=self.device.backend, engine=engine.to_json())
-        return str(reply["provider"])
+    def open(self, id: str, engine: Engine, cuda_graph: bool = False) -> tuple[str, dict[str, Any]]:
+        """Load an engine under `id`; returns the provider that runs it, and the conditions it adds."""
+        backend = self.device.backend
+        reply = self._ask(op="open", id=id, backend=backend, engine=engine.to_json(), cuda_graph=cuda_graph)
+        return str(reply["provider"]), reply["settings"]
 
-    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]:
-        """`n` durations in ns, and how often the system took the cores away for another process meanwhile."""
+    def time(self, id: str, batch: int, n: int, warmup: int) -> Timed:
         reply = self._ask(op="time", id=id, batch=batch, n=n, warmup=warmup)
-        return reply["ns"], reply["preempted"]
+        return Timed(reply["ns"], reply["preempted"], reply["phases"])
+
+    def inputs(self, id: str) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        """numpy's name of the type, and the shape, of every input."""
+        return {name: (dtype, tuple(shape)) for name, dtype, shape in self._ask(op="inputs", id=id)["inputs"]}
+
+    def infer(self, id: str, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Every output by name, of the session that is timed."""
+        with tempfile.TemporaryDirectory(prefix="edgekd-") as directory:
+            file = f"{directory}/arrays.npz"
+            np.savez(file, **feeds)  # type: ignore[arg-type]  # its other arguments are none of ours
+            self._ask(op="infer", id=id, file=file)
+            with np.load(file) as arrays:
+                return dict(arrays)
+
+    def layers(self, id: str, batch: int, runs: int) -> list[dict[str, Any]]:
+        """As `Backend.layers`, of the engine under `id`."""
+        found: list[dict[str, Any]] = self._ask(op="layers", id=id, batch=batch, runs=runs)["layers"]
+        return found
+
+    def snapshot(self) -> dict[str, Any]:
+        """`conditions.snapshot` of the measuring process, and `runtime_s`, spent inside the runtimes so far."""
+        return self._ask(op="snapshot")
 
     def release(self, id: str) -> None:
         self._ask(op="close", id=id)

@@ -18,6 +18,15 @@ from edgekd.stage import fingerprint
 
 PROFILES = Path(__file__).parent.parent / "profiles"
 
+BackendName = Literal[
+    "onnxruntime-cpu",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "onnxruntime-tensorrt-rtx",
+    "tensorrt",
+    "trtexec",
+    "torch-cuda",
+]
 Format = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "fp4"]
 
 # Every figure a profile may state, and its unit. Peaks are dense, at the highest clock, of the GPU without its DLAs.
@@ -52,6 +61,7 @@ _ISA = {
     "asimddp": "dotprod",
     "i8mm": "i8mm",
 }
+_GPU_PACKAGES = ("tensorrt", "tensorrt-rtx-cu13", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "torch")
 # For pydantic, which reads profiles and is not imported here: the measuring process has no use for it.
 _NO_OTHER_KEYS = {"extra": "forbid"}
 
@@ -94,7 +104,7 @@ class PowerMode:
 class Device(Artifact):
     """A target: what runs there, where it is, its numeric formats and physical limits.
 
-    `backend` and `scheme` are rows of `edgekd.catalog`, of which not all are written yet. `architectures` are machine
+    `backend` and `scheme` are rows of `edgekd.catalog`. `architectures` are machine
     names of its processor, `requires` instruction sets as `isa_features` names them; `formats` are the numeric formats
     its arithmetic units take. `tensorrt` and `jetpack` are the versions that support it, `figures` go by `UNITS`.
     """
@@ -103,7 +113,7 @@ class Device(Artifact):
     name: str
     title: str
     kind: Literal["cpu", "gpu", "jetson"]
-    backend: Literal["onnxruntime-cpu", "tensorrt"]
+    backend: BackendName
     scheme: Literal["ort", "int8-weight-only", "tensorrt", "int8+fp16", "fp8", "fp16"]
     host: str = "local"
     architectures: tuple[str, ...] = ()
@@ -178,26 +188,35 @@ def _names() -> list[str]:
 
 
 def obstacle(device: Device) -> tuple[str, str] | None:
-    """Why nothing can be built or measured for `device` from here, and what can be done; None where it can."""
+    """Why nothing can be measured for `device` from here, and what can be done; None where it can."""
     machine = platform.machine()
     if device.host != "local":
-        return (
-            f"target {device.name} is at {device.host}, and what is asked for runs on this machine",
-            f"Take {device.name} as target here; `edgekd profile MODEL.onnx` measures what comes of it there.",
-        )
-    if device.backend not in BACKENDS:
-        return (
-            f"target {device.name}: this version has no backend {device.backend!r} to build, run and measure with",
-            f"Its backends: {', '.join(BACKENDS)}. What can be done already: `edgekd compress --until distill` with a "
-            "processor as target trains a student, `edgekd export RUN/distill --out DIR` writes its FP32 ONNX, and "
-            f"`edgekd spaces check SPACE STUDENT --target {device.name}` says whether its channels suit the target.",
-        )
+        return None
     if device.architectures and machine not in device.architectures:
         return (
             f"target {device.name} is for {', '.join(device.architectures)}, and this machine is {machine}",
             "Run it on such a machine, or choose another of `edgekd targets`.",
         )
-    return None
+    reason: tuple[str, str] | None = find(BACKENDS, "device.backend", device.backend).load()().unable(device)
+    return reason
+
+
+def search_obstacle(device: Device) -> tuple[str, str] | None:
+    """Why no student can be searched and quantized by measurements on `device` from here; None where it can."""
+    if device.host != "local":
+        return (
+            f"target {device.name} is at {device.host}, and students are searched by measuring this machine",
+            f"Take {device.name} as target here; `edgekd profile` measures what comes of it there.",
+        )
+    if find(BACKENDS, "device.backend", device.backend).gpu:
+        return (
+            f"target {device.name}: students are searched by measuring processors, and it runs {device.backend!r}",
+            "What can be done already: `edgekd compress --until distill` with a "
+            "processor as target trains a student, `edgekd export RUN/distill --out DIR` writes its FP32 ONNX, "
+            f"`edgekd spaces check SPACE STUDENT --target {device.name}` says whether its channels suit the target, "
+            "and `edgekd profile` measures it there.",
+        )
+    return obstacle(device)
 
 
 def scheme_for(device: Device, wanted: str | None) -> SchemeRow:
@@ -261,7 +280,15 @@ def _newest_opset(device: Device) -> int | None:
 
 def require_runnable(device: Device) -> None:
     """Raises TargetError where `obstacle` finds one."""
-    found = obstacle(device)
+    _raise(obstacle(device))
+
+
+def require_searchable(device: Device) -> None:
+    """Raises TargetError where `search_obstacle` finds one."""
+    _raise(search_obstacle(device))
+
+
+def _raise(found: tuple[str, str] | None) -> None:
     if found is not None:
         raise TargetError(*found)
 
@@ -334,7 +361,7 @@ def device_identity(device: Device) -> dict[str, str]:
     """
     if device.host != "local":
         return {"target": device.name, "backend": device.backend, "host": device.host}
-    return {
+    found = {
         "target": device.name,
         "backend": device.backend,
         "machine": f"{platform.system()} {platform.machine()}",
@@ -343,3 +370,6 @@ def device_identity(device: Device) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "onnxruntime": package_version("onnxruntime") or package_version("onnxruntime-gpu") or "absent",
     }
+    if find(BACKENDS, "device.backend", device.backend).gpu:
+        found |= {name: package_version(name) or "absent" for name in _GPU_PACKAGES}
+    return found

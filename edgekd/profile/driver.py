@@ -44,6 +44,19 @@ def probe() -> Driver | None:
     return Driver(f"{version // 1000}.{version % 1000 // 10}", tuple(found))
 
 
+def missing_gpu(device: Device) -> str | None:
+    """Why `device`'s GPU is not to be used here; None where it is."""
+    try:
+        driver = probe()
+    except BackendError as error:
+        return error.what
+    if driver is None or not driver.compute_capabilities:
+        return "no NVIDIA GPU answers here"
+    if device.sm_number != driver.compute_capabilities[0]:
+        return f"the GPU here is sm_{driver.compute_capabilities[0]}, not {device.sm}"
+    return None
+
+
 def other_gpu(device: Device) -> str | None:
     """Why what builds on the GPU that it builds for cannot do so for `device` here; None where it can."""
     try:

@@ -34,7 +34,7 @@ def predict(
     runtime: Any = find(BACKENDS, "device.backend", backend or device.backend).load()()
     scale, shift = multiply_add(mean, std)
     rows = []
-    with runtime.open(runtime.build(model, device), threads=len(usable_cores())) as session:
+    with runtime.open(runtime.build(model, device, batch), threads=len(usable_cores())) as session:
         (name,) = session.inputs
         for start in range(0, len(images), batch):
             part = images[start : start + batch].astype(np.float32) * scale + shift

@@ -14,13 +14,12 @@ from torch.fx import GraphModule
 
 from edgekd import processes
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
-from edgekd.catalog import BACKENDS
 from edgekd.config import QuantizeConfig
 from edgekd.data.augment import normalise
 from edgekd.errors import ConfigError
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import measure_all
-from edgekd.profile.devices import Device, scheme_for
+from edgekd.profile.devices import Device, scheme_for, search_obstacle
 from edgekd.progress import Progress
 from edgekd.quantize import mixed
 from edgekd.quantize._judge import Judge
@@ -62,7 +61,7 @@ def quantize(
     row = scheme_for(device, config.scheme)
     options = row.load().options(device, config.weight_bits)
     float_student, float_teacher = load_checkpoint(student), build_model(teacher)
-    here = device.backend in BACKENDS
+    here = search_obstacle(device) is None
     backend = device.backend if here else "onnxruntime-reference"
     judge = Judge((float_student, float_teacher), (student.spec, teacher), data, device, backend, config.qad)
     images = calibration_images(data, config.calibration, seed)

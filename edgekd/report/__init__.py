@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from math import comb
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from edgekd.errors import RunDirectoryError
+from edgekd.order_statistics import median_interval
 from edgekd.stage import write_atomic, write_json
 
 __all__ = ["build_report", "collect"]
@@ -147,16 +146,6 @@ def compare(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         "ci95": None if interval is None else list(interval),
         "faster": (ratio if interval is None else interval[1]) < 1,
     }
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """At least 95 % confidence of the median, between two of the values (sign test); None below 6 of them."""
-    n, ordered = len(values), sorted(values)
-    outside, k = 1, 0  # how often k or fewer of n tosses are heads, in 1 / 2^n
-    while outside <= 0.025 * 2**n:
-        k += 1
-        outside += comb(n, k)
-    return (ordered[k - 1], ordered[n - k]) if k else None
 
 
 def _lint(quantize: dict[str, Any] | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekd.catalog import SPACES, find
 from edgekd.errors import BackendError, ConfigError
-from edgekd.profile.devices import load_device, require_runnable
+from edgekd.profile.devices import load_device, require_searchable
 from edgekd.profile.graphs import build_network
 from edgekd.profile.latency_table import LatencyTable, graph_latency_ms
 from edgekd.profile.operators import operators
@@ -60,7 +60,7 @@ def calibrate(
     """
     row = find(SPACES, "--space", name)
     device = load_device(target)
-    require_runnable(device)
+    require_searchable(device)
     space: Space = row.load()(classes or row.classes, images or row.images, device)
     points = draw(space, measurements, random.Random(seed))
     if len(points) < FEWEST:

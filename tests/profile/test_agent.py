@@ -68,7 +68,7 @@ def test_what_a_killed_one_left_is_removed(address: Address) -> None:
     first.start(1, None)
     here.process.kill()
     with pytest.raises(HostError, match="exit code -9"):
-        first.load()
+        first.now()
     first.close()
     cache = Path(address.cache)
     assert len(list(cache.glob("tmp-*"))) == 1

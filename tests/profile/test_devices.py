@@ -17,6 +17,7 @@ from edgekd.profile.devices import (
     load_device,
     obstacle,
     require_runnable,
+    require_searchable,
 )
 
 
@@ -40,10 +41,9 @@ def test_an_unknown_target_names_the_nearest() -> None:
         load_device("zzz")
 
 
-def test_a_target_without_a_backend_says_which_and_what_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(BACKENDS, "tensorrt", raising=False)
-    with pytest.raises(TargetError, match="jetson-orin-nano: .*no backend 'tensorrt'(?s:.*)edgekd export(?s:.*)spaces"):
-        require_runnable(load_device("jetson-orin-nano"))
+def test_a_target_that_nothing_can_be_searched_for_says_what_can_be_done() -> None:
+    with pytest.raises(TargetError, match="jetson-orin-nano: .*runs 'tensorrt'(?s:.*)edgekd export(?s:.*)spaces"):
+        require_searchable(load_device("jetson-orin-nano"))
 
 
 def test_a_target_of_another_processor_is_not_measured_here(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,8 +53,10 @@ def test_a_target_of_another_processor_is_not_measured_here(device: Device, monk
         require_runnable(device)
     with pytest.raises(TargetError, match="riscv64"):
         measure_all([], device)
-    with pytest.raises(TargetError, match="x86-cpu is at ssh://board(?s:.*)edgekd profile"):
-        require_runnable(replace(device, host="ssh://board"))
+    there = replace(device, host="ssh://board")
+    require_runnable(there)
+    with pytest.raises(TargetError, match="x86-cpu is at ssh://board, and students are searched(?s:.*)edgekd profile"):
+        require_searchable(there)
 
 
 def test_a_fingerprint_is_of_what_a_device_does_not_of_where_we_know_it_from() -> None:

@@ -116,10 +116,10 @@ def test_an_engine_is_built_once(tmp_path: Path, model: OnnxModel) -> None:
     here = place(ORIN_NANO_JP6, tmp_path)
     for cached in (False, True):
         with here.worker(load_device("jetson-orin-nano-super"), 1) as worker:
-            assert worker.add("0", model, 1)["engine_build"]["cached"] is cached
+            assert worker.add("0", model, 1)[1]["engine_build"]["cached"] is cached
     (tmp_path / "root/bin/trtexec").write_text((tmp_path / "root/bin/trtexec").read_text().replace("100300", "100301"))
     with here.worker(load_device("jetson-orin-nano-super"), 1) as worker:
-        assert worker.add("0", model, 1)["engine_build"]["cached"] is False  # of another TensorRT
+        assert worker.add("0", model, 1)[1]["engine_build"]["cached"] is False  # of another TensorRT
 
 
 def test_what_the_timing_asks_of_trtexec(tmp_path: Path, model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:

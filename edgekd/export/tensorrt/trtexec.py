@@ -119,6 +119,14 @@ def _found() -> tuple[str | None, Version | None, str]:
     return found, version, f"{found} does not say its version: {last_lines(done.stdout + done.stderr, 1)}"
 
 
+def found_program() -> tuple[str, Version]:
+    """The program and its version. Raises BackendError where there is none."""
+    found, version, why = _found()
+    if found is None or version is None:
+        raise BackendError(f"trtexec: {why}", "Install TensorRT, or add its bin directory to PATH.")
+    return found, version
+
+
 class Trtexec:
     """Builder `trtexec`: engines of the full TensorRT, on the GPU they are for."""
 
@@ -134,8 +142,6 @@ class Trtexec:
         return why if version is None else other_gpu(device)
 
     def build(self, request: BuildRequest, plan: Path, log: Path) -> None:
-        found, version, why = _found()
-        if found is None or version is None:
-            raise BackendError(f"trtexec: {why}", "Install TensorRT, or add its bin directory to PATH.")
+        found, version = found_program()
         command = [found, *build_arguments(version, request, plan)]
         run(command, plan, log, f"trtexec {self.version()} on {request.graph.path.name}")

@@ -102,6 +102,7 @@ class Agent:
         return {
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "cores": len(os.sched_getaffinity(0)),
+            "at": time.monotonic(),
             "load": list(os.getloadavg()),
             "disk_free_bytes": shutil.disk_usage(folder).free,
             "simulated": bool(self.root),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -12,11 +14,11 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import Engine, OnnxModel
 from edgekd.errors import BackendError
-from edgekd.profile.backends._base import Feeds
+from edgekd.profile.backends._base import Feeds, Phases
+from edgekd.profile.backends._ort import PROFILE_WARMUP, layer_times, session_options, signature
 from edgekd.profile.devices import Device, device_identity
 
 PROVIDER = "CPUExecutionProvider"
-_DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(int64)": "int64"}
 
 
 class OrtCpuSession:
@@ -25,13 +27,13 @@ class OrtCpuSession:
     Not `optimised`, it computes what the graph says, operator by operator.
     """
 
-    def __init__(self, path: str, threads: int, optimised: bool = True) -> None:
+    settings: dict[str, Any] = {"transfers": "none: inputs and outputs are in the processor's memory"}
+    phases: Phases = {}
+
+    def __init__(self, path: str, threads: int, optimised: bool = True, profile_to: Path | None = None) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options(threads, profile_to)
         if not optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
@@ -51,13 +53,7 @@ class OrtCpuSession:
 
     @property
     def inputs(self) -> dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]]:
-        return {
-            item.name: (
-                np.dtype(_DTYPES[item.type]),
-                tuple(size if isinstance(size, int) else None for size in item.shape),
-            )
-            for item in self._session.get_inputs()
-        }
+        return signature(self._session)
 
     def infer(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         names = [item.name for item in self._session.get_outputs()]
@@ -82,6 +78,10 @@ class OrtCpuSession:
             samples.append(clock() - start)
         return samples
 
+    def end_profiling(self) -> Path:
+        """The file that a session which was told to profile has written."""
+        return Path(self._session.end_profiling())
+
     def __enter__(self) -> OrtCpuSession:
         return self
 
@@ -94,12 +94,23 @@ class OrtCpuSession:
 class OrtCpu:
     """Backend `onnxruntime-cpu`: the engine is the ONNX file itself, optimised when it is opened."""
 
-    def build(self, onnx: OnnxModel, device: Device) -> Engine:
+    def unable(self, device: Device) -> tuple[str, str] | None:
+        if find_spec("onnxruntime") is None:
+            return f"target {device.name}: ONNX Runtime is not installed", "pip install onnxruntime"
+        return None
+
+    def build(self, onnx: OnnxModel, device: Device, batch: int = 1) -> Engine:
         identity = device_identity(device)
         return Engine(onnx.path, device.backend, identity, {"onnxruntime": identity["onnxruntime"]})
 
-    def open(self, engine: Engine, threads: int) -> OrtCpuSession:
+    def open(self, engine: Engine, threads: int, cuda_graph: bool = False) -> OrtCpuSession:
         return OrtCpuSession(engine.path, threads)
+
+    def layers(self, engine: Engine, feeds: Feeds, runs: int, threads: int) -> list[dict[str, Any]]:
+        with TemporaryDirectory() as directory:
+            with OrtCpuSession(engine.path, threads, profile_to=Path(directory)) as session:
+                session.time(feeds, runs, PROFILE_WARMUP)
+                return layer_times(session.end_profiling(), runs)
 
 
 class OrtReference(OrtCpu):
@@ -109,5 +120,5 @@ class OrtReference(OrtCpu):
     runtime that the graph is for does not.
     """
 
-    def open(self, engine: Engine, threads: int) -> OrtCpuSession:
+    def open(self, engine: Engine, threads: int, cuda_graph: bool = False) -> OrtCpuSession:
         return OrtCpuSession(engine.path, threads, optimised=False)

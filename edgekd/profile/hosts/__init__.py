@@ -17,7 +17,7 @@ from edgekd.profile.hosts.local import Local
 if TYPE_CHECKING:
     from edgekd.profile.board import Board
 
-__all__ = ["Address", "Host", "Worker", "probe_host", "reach", "resolve_target"]
+__all__ = ["Address", "Host", "Worker", "label", "probe_host", "reach", "resolve_target"]
 
 
 def reach(device: Device) -> Host:
@@ -61,6 +61,14 @@ def resolve_target(target: str, *, set_power_mode: str | None = None, lock_clock
         lock_clocks=lock_clocks or address.lock_clocks,
     )
     return replace(device, host=address.url())
+
+
+def label(device: Device) -> str:
+    """What to call it beside others of the same profile, in a file's name: `x86-cpu`, `x86-cpu@board`."""
+    if device.host == "local":
+        return device.name
+    address = parse(device.host)
+    return f"{device.name}@{address.host}{f'-{address.port}' if address.port else ''}"
 
 
 def probe_host(address: Address) -> Board:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Any, Protocol
 
+from numpy.typing import NDArray
+
 from edgekd.artifacts import OnnxModel
 from edgekd.errors import EdgekdError
+from edgekd.profile._client import Timed
 from edgekd.profile.devices import Device
 
 
 class Worker(Protocol):
     """A process on the machine, the only one of its kind there. Leaving the `with` block ends it."""
 
+    device: Device
     conditions: dict[str, Any]  # that stay for all it measures
 
     @property
@@ -22,16 +26,33 @@ class Worker(Protocol):
         """Cores of the machine beside those that it measures with."""
         ...
 
-    def add(self, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
-        """Build an engine there and load it; returns the conditions of this model, `provider` among them."""
+    @property
+    def turn(self) -> int | None:
+        """Runs of one model before the next has its turn, where a turn costs time of its own."""
         ...
 
-    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]:
-        """`n` durations in ns after `warmup` untimed runs, and how often another process took the cores meanwhile."""
+    def add(self, id: str, model: OnnxModel, batch: int, cuda_graph: bool = False) -> tuple[str, dict[str, Any]]:
+        """Build an engine there and load it under `id`: the provider that runs it, and the conditions it adds."""
         ...
 
-    def load(self) -> list[float]:
-        """Load averages of 1, 5 and 15 minutes."""
+    def time(self, id: str, batch: int, n: int, warmup: int) -> Timed:
+        """`n` runs after `warmup` untimed ones."""
+        ...
+
+    def inputs(self, id: str) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        """numpy's name of the type, and the shape, of every input."""
+        ...
+
+    def infer(self, id: str, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Every output by name, of the session that is timed."""
+        ...
+
+    def layers(self, id: str, batch: int, runs: int) -> list[dict[str, Any]]:
+        """As `Backend.layers`. Raises BackendError where the machine does not tell."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """`conditions.snapshot` of the machine, and `runtime_s`, spent inside the runtimes so far."""
         ...
 
     def watch(self) -> None:
@@ -43,7 +64,7 @@ class Worker(Protocol):
         ...
 
     def energy(self, id: str, batch: int) -> dict[str, Any]:
-        """Energy of an inference as a condition, from runs of their own; empty where the machine does not tell it."""
+        """Energy of an image as a condition, from runs of their own; empty where the machine does not tell it."""
         ...
 
     def __enter__(self) -> Worker: ...

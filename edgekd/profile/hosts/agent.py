@@ -149,8 +149,9 @@ class Agent(JsonProcess):
     def time(self, id: str, batch: int, n: int, warmup: int) -> dict[str, Any]:
         return self._ask(op="time", id=id, batch=batch, n=n, warmup=warmup, timeout=600)
 
-    def load(self) -> list[float]:
-        return [round(value, 2) for value in self._ask(op="machine")["load"]]
+    def now(self) -> dict[str, Any]:
+        """`machine` again: the time `at` in s, load averages, free disk."""
+        return self._ask(op="machine")
 
     def _error(self, reply: dict[str, Any]) -> EdgekdError:
         what, fix = reply["error"]

@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from edgekd.artifacts import OnnxModel
+from edgekd.profile._client import Timed
 from edgekd.profile.board import Board
 from edgekd.profile.devices import Device
 from edgekd.profile.hosts.agent import Agent, Arrays
@@ -13,6 +14,7 @@ from edgekd.profile.hosts.agent import Agent, Arrays
 
 class OnnxRuntime:
     package: str | None = "onnxruntime"
+    turn: int | None = None
 
     def __init__(self, agent: Agent, board: Board, device: Device, started: dict[str, Any]) -> None:
         self._agent = agent
@@ -20,8 +22,8 @@ class OnnxRuntime:
     def conditions(self) -> dict[str, Any]:
         return {}
 
-    def add(self, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
-        return {"provider": self._agent.open(id, self._agent.put_model(model), optimised=True)}
+    def add(self, id: str, model: OnnxModel, batch: int, cuda_graph: bool) -> tuple[str, dict[str, Any]]:
+        return self._agent.open(id, self._agent.put_model(model), optimised=True), {}
 
     def feed(self, id: str, batch: int, feeds: Arrays, files: dict[str, str]) -> None:
         self._agent.feed(id, batch, feeds, files)
@@ -29,9 +31,9 @@ class OnnxRuntime:
     def infer(self, id: str, batch: int) -> Arrays:
         return self._agent.infer(id, batch)
 
-    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]:
+    def time(self, id: str, batch: int, n: int, warmup: int) -> Timed:
         reply = self._agent.time(id, batch, n, warmup)
-        return reply["ns"], reply["preempted"]
+        return Timed(reply["ns"], reply["preempted"], {})
 
     def sustain(self, id: str, batch: int, seconds: float) -> tuple[int, tuple[float, float]]:
         """Run for `seconds`; how often it ran, and from when to when on the device's clock."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.artifacts import OnnxModel
-from edgekd.errors import ParityError
+from edgekd.errors import BackendError, ParityError, TargetError
 from edgekd.profile import board as boards
+from edgekd.profile._client import Timed
 from edgekd.profile.backends.ort_cpu import OrtCpuSession
 from edgekd.profile.devices import Device
 from edgekd.profile.hosts._base import Remote
@@ -31,18 +33,19 @@ class Runtime(Protocol):
     """What runs graphs on the device, through the agent. `package` is the Python package it needs there."""
 
     package: str | None
+    turn: int | None
 
     def __init__(self, agent: Agent, board: boards.Board, device: Device, started: dict[str, Any]) -> None: ...
 
     def conditions(self) -> dict[str, Any]: ...
 
-    def add(self, id: str, model: OnnxModel, batch: int) -> dict[str, Any]: ...
+    def add(self, id: str, model: OnnxModel, batch: int, cuda_graph: bool) -> tuple[str, dict[str, Any]]: ...
 
     def feed(self, id: str, batch: int, feeds: Arrays, files: dict[str, str]) -> None: ...
 
     def infer(self, id: str, batch: int) -> Arrays: ...
 
-    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]: ...
+    def time(self, id: str, batch: int, n: int, warmup: int) -> Timed: ...
 
     def sustain(self, id: str, batch: int, seconds: float) -> tuple[int, tuple[float, float]]: ...
 
@@ -55,7 +58,7 @@ class RemoteWorker:
     """
 
     def __init__(self, remote: Remote, address: Address, device: Device, threads: int) -> None:
-        self._device, self._agent = device, Agent(remote, address)
+        self.device, self._agent = device, Agent(remote, address)
         try:
             self._board = probe(self._agent)
             notes = boards.check(self._board, device, remote.where)
@@ -75,6 +78,8 @@ class RemoteWorker:
             raise
         self._notes = notes
         self._watching = False
+        self._inputs: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {}
+        self._runtime_s = 0.0
         machine = self._agent.machine
         self.conditions: dict[str, Any] = {
             "process": "own, on the device",
@@ -90,6 +95,7 @@ class RemoteWorker:
             "versions": started["versions"],
             "clock": started["clock"],
             "inputs": "random normal, seed 0, made before timing",
+            "busy_cores_before": None,
             **self._runtime.conditions(),
         }
 
@@ -97,16 +103,59 @@ class RemoteWorker:
     def spare(self) -> int:
         return int(self._agent.machine["cores"]) - int(self.conditions["threads"])
 
-    def add(self, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
+    @property
+    def turn(self) -> int | None:
+        return self._runtime.turn
+
+    def add(self, id: str, model: OnnxModel, batch: int, cuda_graph: bool = False) -> tuple[str, dict[str, Any]]:
         """Upload, build and load a graph, and compare its outputs with those of ONNX Runtime here.
 
         Raises ParityError where they differ by more than the precision explains: then nothing is timed.
         """
-        added = self._runtime.add(id, model, batch)
+        provider, settings = self._runtime.add(id, model, batch, cuda_graph)
         # a graph for another runtime is run as it is written: fused int8 kernels may saturate
-        with OrtCpuSession(model.path, threads=1, optimised=self._device.backend == "onnxruntime-cpu") as session:
+        with OrtCpuSession(model.path, threads=1, optimised=self.device.backend == "onnxruntime-cpu") as session:
+            self._inputs[id] = {name: (dtype.name, shape) for name, (dtype, shape) in session.inputs.items()}
             feeds = random_feeds(session, batch)
             expected = session.infer(feeds)
+        self._feed(id, batch, feeds)
+        return provider, {**settings, "outputs": _agreement(model, self._runtime.infer(id, batch), expected)}
+
+    def time(self, id: str, batch: int, n: int, warmup: int) -> Timed:
+        started = time.perf_counter()
+        timed = self._runtime.time(id, batch, n, warmup)
+        self._runtime_s += time.perf_counter() - started
+        return timed
+
+    def inputs(self, id: str) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+        return self._inputs[id]
+
+    def infer(self, id: str, feeds: Arrays) -> Arrays:
+        batch = len(next(iter(feeds.values())))
+        self._feed(id, batch, feeds)
+        return self._runtime.infer(id, batch)
+
+    def layers(self, id: str, batch: int, runs: int) -> list[dict[str, Any]]:
+        raise BackendError("over SSH there are no times of layers", "Leave out --per-layer.")
+
+    def snapshot(self) -> dict[str, Any]:
+        """As `conditions.snapshot`, of the device; what other processes did there is not known."""
+        machine = self._agent.now()
+        zones = self._agent.read(["/sys/class/thermal/thermal_zone*/temp"]).values()
+        degrees = [int(text) / 1e3 for text in zones if text.strip().lstrip("-").isdigit()]
+        return {
+            "at": machine["at"],
+            "own_s": 0.0,
+            "busy_s": None,
+            "stolen_s": None,
+            "load": [round(value, 2) for value in machine["load"]],
+            "clock_mhz": None,
+            "temperature_c": max((value for value in degrees if value > -200), default=None),
+            "gpu": None,
+            "runtime_s": self._runtime_s,
+        }
+
+    def _feed(self, id: str, batch: int, feeds: Arrays) -> None:
         with tempfile.TemporaryDirectory(prefix="edgekd-") as directory:
             files = {}
             for i, (name, array) in enumerate(feeds.items()):
@@ -115,13 +164,6 @@ class RemoteWorker:
                 self._agent.put(file)
                 files[name] = file.name
         self._runtime.feed(id, batch, feeds, files)
-        return {**added, "outputs": _agreement(model, self._runtime.infer(id, batch), expected)}
-
-    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]:
-        return self._runtime.time(id, batch, n, warmup)
-
-    def load(self) -> list[float]:
-        return self._agent.load()
 
     def watch(self) -> None:
         self._watching = self._power.watch()
@@ -183,8 +225,12 @@ def _compare(found: NDArray[Any], expected: NDArray[Any]) -> dict[str, float]:
 
 
 def _runtime(device: Device) -> type[Runtime]:
-    if device.backend == "tensorrt":
+    if device.backend in ("tensorrt", "trtexec"):
         from edgekd.profile.hosts.trtexec import Trtexec  # it needs torch, through the builders
 
         return Trtexec
+    if device.backend != "onnxruntime-cpu":
+        raise TargetError(
+            f"--backend {device.backend}: over SSH there are onnxruntime-cpu and tensorrt", "Choose one, or neither."
+        )
     return OnnxRuntime

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from edgekd.artifacts import OnnxModel
+from edgekd.catalog import BACKENDS
 from edgekd.errors import BackendError, ModelError, RuntimeMissingError
 from edgekd.export.tensorrt.graph import check_target, check_version, read_graph
 from edgekd.export.tensorrt.log import last_lines, parse
 from edgekd.export.tensorrt.request import BuildRequest
 from edgekd.export.tensorrt.trtexec import build_arguments, timing_arguments
+from edgekd.profile._client import Timed
 from edgekd.profile.board import Board
 from edgekd.profile.devices import Device, version_parts
 from edgekd.profile.hosts.agent import Agent, Arrays
@@ -32,6 +34,7 @@ _PLAN, _LOG = "engine.plan", "engine.log"
 
 class Trtexec:
     package: str | None = None  # of Python: none is needed
+    turn: int | None = BACKENDS["trtexec"].turn
 
     def __init__(self, agent: Agent, board: Board, device: Device, started: dict[str, Any]) -> None:
         if board.trtexec is None or board.tensorrt is None:
@@ -45,16 +48,16 @@ class Trtexec:
         self._scratch, self._cache = started["scratch"], started["cache"]
         self._requests: dict[str, BuildRequest] = {}
         self._plans: dict[str, str] = {}
+        self._graphs: dict[str, bool] = {}
         self._inputs: dict[tuple[str, int], str] = {}
 
     def conditions(self) -> dict[str, Any]:
         return {
             "clock": "trtexec: GPU events, one inference queued ahead",
             "transfers": "included: H2D + compute + D2H",
-            "cuda_graph": False,
         }
 
-    def add(self, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
+    def add(self, id: str, model: OnnxModel, batch: int, cuda_graph: bool) -> tuple[str, dict[str, Any]]:
         """Build an engine for one batch size, or take the one of the cache. Raises BackendError with its log's end."""
         graph = read_graph(Path(model.path))
         fixed = {shape[0] for shape in graph.inputs.values() if shape and shape[0] is not None}
@@ -78,8 +81,8 @@ class Trtexec:
         plan = self._agent.find(key, _PLAN)
         if plan is None:
             plan, built = self._build(there, key, Path(model.path).name)
-        self._requests[id], self._plans[id] = there, plan
-        return {"provider": f"TensorRT {self._written}", "engine_build": {**built, "arguments": options}}
+        self._requests[id], self._plans[id], self._graphs[id] = there, plan, cuda_graph
+        return f"TensorRT {self._written}", {"cuda_graph": cuda_graph, "engine_build": {**built, "arguments": options}}
 
     def _build(self, request: BuildRequest, key: str, name: str) -> tuple[str, dict[str, Any]]:
         code, lines = self._agent.run(
@@ -117,15 +120,16 @@ class Trtexec:
             for row in json.loads(self._agent.result("outputs.json"))
         }
 
-    def time(self, id: str, batch: int, n: int, warmup: int) -> tuple[list[int], int]:
+    def time(self, id: str, batch: int, n: int, warmup: int) -> Timed:
         """`warmup` is trtexec's own 200 ms before every turn; it does not tell when it was interrupted."""
         if n == 0:
-            return [], 0
+            return Timed([], 0, {})
         self._run(id, batch, n, 0, WARMUP_MS)
         rows = json.loads(self._agent.result("times.json"))[-n:]  # before 8.6 the warm-up is in it, at the front
         if len(rows) < n:
             raise BackendError(f"trtexec timed {len(rows)} of {n} runs", "This is a bug in edgekd: please report it.")
-        return [round(1e6 * row["latencyMs"]) for row in rows], 0
+        phases = {name: [round(1e6 * row[f"{name}Ms"]) for row in rows] for name in ("h2d", "compute", "d2h")}
+        return Timed([round(1e6 * row["latencyMs"]) for row in rows], 0, phases)
 
     def sustain(self, id: str, batch: int, seconds: float) -> tuple[int, tuple[float, float]]:
         lines = self._run(id, batch, 1, math.ceil(seconds), WARMUP_MS)
@@ -143,6 +147,7 @@ class Trtexec:
             self._requests[id],
             self._plans[id],
             batch=batch,
+            cuda_graph=self._graphs[id],
             seconds=seconds,
             warmup_ms=warmup_ms,
             times=f"{self._scratch}/times.json",

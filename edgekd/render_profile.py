@@ -1,0 +1,82 @@
+"""What `edgekd profile` found, on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekd.render import emit, table
+from edgekd.report import units
+
+Row = Mapping[str, Any]
+SHOWN = 12  # blocks a table
+
+
+def latency(rows: Sequence[Row], out: Path | None, as_json: bool) -> None:
+    """Percentiles by target and batch; below them what was asked for besides, and what a reader must know."""
+    if as_json:
+        emit(list(rows))
+        return
+    headings = {"artifact": "left", "target": "left", "batch": "right", "p50 ms": "right", "95 %": "right"}
+    headings |= dict.fromkeys(("p90", "p95", "p99", "CoV %", "images/s", "n"), "right")
+    lines = [
+        [
+            units.artifact(row["artifact"]),
+            row["target"],
+            str(row["batch"]),
+            f"{row['p50_ms']:.4g}",
+            _interval(row["p50_ci95_ms"]),
+            *(f"{row[key]:.4g}" for key in ("p90_ms", "p95_ms", "p99_ms")),
+            f"{row['cov_percent']:.1f}",
+            f"{row['throughput_per_s']:,.0f}",
+            f"{row['n']:,}",
+        ]
+        for row in rows
+    ]
+    table("", headings, lines)
+    first = rows[0]["conditions"]
+    print(f"{first['provider']}, {first['threads']} thread(s); transfers: {first['transfers']}")
+    for row in rows:
+        name = f"{units.artifact(row['artifact'])} on {row['target']}, batch {row['batch']}"
+        _details(row, name)
+        for warning in row["conditions"]["warnings"]:
+            print(f"{name}: {warning}")
+    if out is not None:
+        print(f"samples: {out}")
+
+
+def _details(row: Row, name: str) -> None:
+    """Transfers, scenario, accuracy, comparison and blocks, as far as they are there."""
+    if row["phases_p50_ms"]:
+        print(f"{name}: {', '.join(f'{key} {value:.4g} ms' for key, value in row['phases_p50_ms'].items())}")
+    if (scenario := row["scenario"]) is not None:
+        value = "-" if scenario["value"] is None else f"{scenario['value']:.4g} {scenario['unit']}"
+        print(f"{name}: {scenario['name']}, {scenario['metric']}: {value} ({scenario['is']})")
+        for text in scenario["short_of"]:
+            print(f"  short of its rules: {text}")
+    if (accuracy := row["accuracy"]) is not None:
+        low, high = accuracy["ci95"]
+        print(
+            f"{name}: top-1 {units.percent(accuracy['value'])} ({100 * low:.2f} – {100 * high:.2f})"
+            f" on {accuracy['n']:,} test images of {accuracy['data']}"
+        )
+    if "comparison" in row:
+        found = row["comparison"]
+        print(f"{name}: {'nothing to compare with' if found is None else found['says']}")
+        for key, (then, now) in (found["differs"] if found else {}).items():
+            print(f"  {key} was {then}, and is {now}")
+    if row["blocks"]:
+        largest = sorted(row["blocks"], key=lambda block: -block["ms"])
+        lines = [[b["block"], str(b["layers"]), f"{b['ms']:.4f}", f"{b['share']:.1%}"] for b in largest[:SHOWN]]
+        rest = largest[SHOWN:]
+        if rest:
+            ms, share = sum(b["ms"] for b in rest), sum(b["share"] for b in rest)
+            lines.append([f"{len(rest)} more", "", f"{ms:.4f}", f"{share:.1%}"])
+        columns = {"block": "left", "layers": "right", "ms": "right", "share": "right"}
+        print(f"{name}, by its blocks")
+        table("", columns, lines)
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:.4g} – {bounds[1]:.4g}"
