@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -9,17 +10,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from boards import ORIN_NANO_JP6, write
 from sshd import TOOLS, Server, serve
 
 from edgekd.artifacts import OnnxModel
 from edgekd.errors import (
     AccessError,
     BackendError,
+    ConfigError,
     ConnectionLostError,
     DeviceBusyError,
     DiskFullError,
@@ -36,6 +40,7 @@ from edgekd.profile.hosts import reach, resolve_target
 from edgekd.profile.hosts.address import parse
 from edgekd.profile.hosts.agent import Agent
 from edgekd.profile.hosts.ssh import Ssh
+from edgekd.profile.latency import Options, measure_with
 
 needs_sshd = pytest.mark.skipif(not TOOLS, reason="needs OpenSSH's server and client: apt-get install openssh-server")
 PROFILE = "x86-cpu" if os.uname().machine == "x86_64" else "arm64-cpu"
@@ -297,3 +302,40 @@ def test_a_target_and_its_place() -> None:
         resolve_target(f"{PROFILE}ssh://board")
     with pytest.raises(TargetError, match="are for a device over SSH(?s:.*)--target x86-cpu@ssh://user@host"):
         resolve_target("x86-cpu", set_power_mode="MAXN")
+
+
+@needs_sshd
+def test_the_command_line_takes_a_place_as_target(clean: Server, models: list[OnnxModel], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from edgekd.cli import app
+
+    there = clean.url(python=sys.executable)
+    options = ["--runs", "200", "--seconds", "0", "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(app, ["profile", models[0].path, "--target", there, "--target", PROFILE, *options])
+    assert done.exit_code == 0, done.output
+    remote, local = json.loads(done.stdout)
+    assert remote["conditions"]["host"].startswith("ssh://") and "host" not in local["conditions"]
+    assert remote["conditions"]["transfers"] == local["conditions"]["transfers"]
+    samples = sorted(path.name for path in (tmp_path / "out/samples").iterdir())
+    assert samples == [f"{PROFILE}-batch-1.npz", f"{PROFILE}@127.0.0.1-{clean.port}-batch-1.npz"]
+    refused = CliRunner().invoke(app, ["profile", models[0].path, "--target", clean.url(known="nobody")])
+    assert refused.exit_code == 3 and "host key that is not known here" in refused.stderr
+
+
+@needs_sshd
+@pytest.mark.simulated
+def test_a_simulated_board_over_ssh(clean: Server, tmp_path: Path) -> None:
+    root = write(ORIN_NANO_JP6, tmp_path / "board")
+    device = resolve_target(clean.url(python=sys.executable, simulated=str(root)))
+    assert device.name == "jetson-orin-nano-super"
+    with reach(device) as host, host.worker(device, 1) as worker:
+        assert worker.conditions["simulated"] is True and worker.conditions["board"]["power_mode"] == "25W"
+
+
+@needs_sshd
+def test_layers_are_refused_before_anything_is_measured(clean: Server, models: list[OnnxModel]) -> None:
+    with pytest.raises(ConfigError, match="--per-layer: over SSH there are no times of layers"):
+        measure_with(Options(per_layer=True), models, resolve_target(named(clean)))
+    with pytest.raises(TargetError, match="--backend torch-cuda: over SSH there are"):
+        measure_all(models, replace(resolve_target(named(clean)), backend="torch-cuda"), runs=20)

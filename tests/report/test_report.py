@@ -284,6 +284,13 @@ def test_what_is_simulated_is_said_in_red(tmp_path: Path) -> None:
     assert lines[2:4] == [(f"QAD skipped: {skipped}.", ""), ("kept float: conv1, fc.", "")]
 
 
+def test_a_simulated_device_is_said_in_red(report: dict[str, Any]) -> None:
+    rows = [{**row, "conditions": {**row["conditions"], "simulated": True}} for row in report["latency"]]
+    found = marked_bad(render({**report, "latency": rows}))
+    assert found[0].startswith("The device is simulated: its programs replay recorded words")
+    assert found[1:] == ["simulated"] * len(rows)
+
+
 def test_a_run_without_them_has_no_remarks(report: dict[str, Any], page: str) -> None:
     assert remarks.quantization(report) == [] and remarks.speed(report["verdict"]) is None
     assert not marked_bad(page) and "Mixed precision" not in text(page)

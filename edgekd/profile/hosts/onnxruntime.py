@@ -23,7 +23,8 @@ class OnnxRuntime:
         return {}
 
     def add(self, id: str, model: OnnxModel, batch: int, cuda_graph: bool) -> tuple[str, dict[str, Any]]:
-        return self._agent.open(id, self._agent.put_model(model), optimised=True), {}
+        settings = {"transfers": "none: inputs and outputs are in the processor's memory"}
+        return self._agent.open(id, self._agent.put_model(model), optimised=True), settings
 
     def feed(self, id: str, batch: int, feeds: Arrays, files: dict[str, str]) -> None:
         self._agent.feed(id, batch, feeds, files)

@@ -76,11 +76,12 @@ class RemoteWorker:
         except BaseException:
             self._agent.close()
             raise
-        self._notes = notes
+        machine = self._agent.machine
+        simulated = ["the device is simulated: its programs replay recorded words, and nothing was measured on one"]
+        self._notes = [*(simulated if machine["simulated"] else []), *notes]
         self._watching = False
         self._inputs: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {}
         self._runtime_s = 0.0
-        machine = self._agent.machine
         self.conditions: dict[str, Any] = {
             "process": "own, on the device",
             "host": remote.where,

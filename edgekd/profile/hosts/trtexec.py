@@ -54,7 +54,7 @@ class Trtexec:
     def conditions(self) -> dict[str, Any]:
         return {
             "clock": "trtexec: GPU events, one inference queued ahead",
-            "transfers": "included: H2D + compute + D2H",
+            "transfers": "inputs and outputs are copied, in the time; h2d and d2h apart",
         }
 
     def add(self, id: str, model: OnnxModel, batch: int, cuda_graph: bool) -> tuple[str, dict[str, Any]]:
