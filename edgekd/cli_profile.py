@@ -54,7 +54,7 @@ def profile(
     compare: Annotated[
         Path | None, typer.Option(metavar="BASE.json", help="What --json wrote before, or a report.json.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory for latency.json and every sample.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for latency.json, every sample and a page.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Do a run's stage again.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on standard output, nothing else there.")] = False,
 ) -> None:

@@ -43,13 +43,15 @@ def latency(rows: Sequence[Row], out: Path | None, as_json: bool) -> None:
         for warning in row["conditions"]["warnings"]:
             print(f"{name}: {warning}")
     if out is not None:
-        print(f"samples: {out}")
+        print(f"page and samples: {out}")
 
 
 def _details(row: Row, name: str) -> None:
     """Transfers, energy, scenario, accuracy, comparison and blocks, as far as they are there."""
     if row["phases_p50_ms"]:
         print(f"{name}: {', '.join(f'{key} {value:.4g} ms' for key, value in row['phases_p50_ms'].items())}")
+    if (simulated := row["conditions"].get("simulated")) is not None:
+        print(f"{name}: simulated: {simulated}")
     if (energy := row["conditions"].get("energy")) is not None:
         above = energy.get("energy_above_idle_mj")
         beyond = f", {above:.4g} mJ above idle" if above is not None else ""

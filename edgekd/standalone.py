@@ -143,7 +143,8 @@ def profile_artifact(
     the device's settings while it is measured. `backend` runs it instead of a target's own; `cuda_graph` replays a
     recorded graph; `scenario` asks and counts as MLPerf does (see `edgekd.profile.scenario`). With `data` the sessions
     that are timed say their top-1 on its test images. Rows have a `comparison` with those of the file `base` (see
-    `edgekd.profile.comparison`). `out` gets latency.json, and the samples as samples/TARGET-batch-N.npz.
+    `edgekd.profile.comparison`). `out` gets latency.json, profile.html, and the samples as
+    samples/TARGET-batch-N.npz.
     """
     from edgekd.profile import comparison
     from edgekd.profile.accuracy import load_labelled_images
@@ -191,7 +192,10 @@ def profile_artifact(
         for row, other in zip(rows, found, strict=True):
             row["comparison"] = None if other is None else comparison.compare(row, other)
     if out is not None:
+        from edgekd.report.profile import write_page
+
         write_json(out / "latency.json", rows)
+        write_page(out / "profile.html", path.name, rows)
     return rows
 
 

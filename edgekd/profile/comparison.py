@@ -12,6 +12,7 @@ import numpy as np
 from edgekd.errors import ConfigError
 
 RESAMPLES = 2000
+DRIFT = 0.02  # by which two runs of the same file may differ, clocks and memory being as they happen to be
 LEAST_TURNS = 6  # fewer say nothing of their median with 95 %
 SAME = ("cpu", "threads", "governor", "provider", "cuda_graph", "transfers", "clock", "versions")  # conditions
 
@@ -47,29 +48,34 @@ def counterpart(row: Row, base: Sequence[Row]) -> Row | None:
 
 
 def compare(row: Row, base: Row) -> dict[str, Any]:
-    """{against, base_p50_ms, ratio, ci95, significant, differs, says} of a row and its counterpart.
+    """{against, base_p50_ms, ratio, ci95, significant, disturbed, differs, says} of a row and its counterpart.
 
     `ratio` is the time now over the time then, by the medians; below 1 it is faster. `ci95` is its percentile
     bootstrap interval (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13) over the medians of whole
-    turns, since calls that follow one another are alike; None below six turns on a side. It holds for the noise within
-    the two measurements. What differs between their conditions is listed in `differs`, and may be the reason instead.
+    turns, since calls that follow one another are alike; None below six turns on a side. It knows the noise within the
+    two measurements alone, so `significant` wants it to be `DRIFT` away from 1 besides. `disturbed` says that either
+    was taken on a busy machine; what else differs between their conditions is listed in `differs`, and may be the
+    reason instead.
     """
     ratio = row["p50_ms"] / base["p50_ms"]
     interval = _bootstrap(row.get("turn_p50_ms") or [], base.get("turn_p50_ms") or [])
-    significant = interval is not None and not interval[0] <= 1 <= interval[1]
+    significant = interval is not None and (interval[0] > 1 + DRIFT or interval[1] < 1 - DRIFT)
     now, then = row["conditions"], base["conditions"]
     differs = {key: [then.get(key), now.get(key)] for key in SAME if then.get(key) != now.get(key)}
     for key in ("backend", "precision"):
         if row.get(key) != base.get(key):
             differs[key] = [base.get(key), row.get(key)]
+    disturbed = any("machine was busy" in text for side in (now, then) for text in side.get("warnings") or ())
     return {
         "against": base["artifact"],
         "base_p50_ms": base["p50_ms"],
         "ratio": ratio,
         "ci95": interval,
         "significant": significant,
+        "disturbed": disturbed,
         "differs": differs,
-        "says": _sentence(ratio, interval, significant),
+        "says": _sentence(ratio, interval, significant)
+        + ("; the machine was busy for one of them" if disturbed else ""),
     }
 
 
@@ -92,4 +98,8 @@ def _sentence(ratio: float, interval: list[float] | None, significant: bool) -> 
         return f"{change}; too few turns to say how sure that is"
     low, high = (f"{100 * (bound - 1):+.1f}".replace("-", "−") for bound in interval)
     within = f"time {low} to {high} %, 95 % interval"
-    return f"{change} ({within})" if significant else f"no difference beyond noise ({within})"
+    if significant:
+        return f"{change} ({within})"
+    if interval[0] <= 1 <= interval[1]:
+        return f"no difference beyond noise ({within})"
+    return f"{change} ({within}), no more than two runs of one file may differ by"

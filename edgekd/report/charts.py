@@ -6,12 +6,14 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from edgekd.report import units
 
@@ -57,6 +59,8 @@ STYLE: dict[Any, Any] = {
     "path.simplify": False,
 }
 AMONG = ("largest legal", "random, equally fast")  # they lie among the candidates: a label there hides them
+BLOCKS = 20  # bars of a chart by block
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 2)))  # two artifacts may share a colour
 WIDTH = 4.8  # inches: the text stays readable when the page is 400 px wide
 
 
@@ -103,6 +107,82 @@ def latency(rows: Sequence[dict[str, Any]], batch: int) -> str:
         _rows(ax, rows)
         ax.set_xlim(0, max(row["p99_ms"] for row in rows) * 1.25)
         ax.set_xlabel(f"ms a batch of {batch}")
+    return out[0]
+
+
+def distribution(rows: Sequence[dict[str, Any]], batch: int) -> str:
+    """Share of calls that took no longer, of the measured rows at this batch size that kept their quantiles."""
+    rows = [row for row in rows if row["batch"] == batch and row.get("quantiles_ms")]
+    assert all(row["measured"] for row in rows), "an estimate is never drawn as a measurement"
+    with _figure(f"distribution-{batch}", 2.6) as (figure, out):
+        ax = figure.subplots()
+        ax.grid(True)
+        for row, dashes in zip(rows, cycle(DASHES), strict=False):
+            times = row["quantiles_ms"]
+            shares = [100 * i / (len(times) - 1) for i in range(len(times))]
+            style: dict[str, Any] = {
+                "color": colour_of(row["artifact"]),
+                "drawstyle": "steps-post",
+                "linestyle": dashes,
+            }
+            ax.plot(times, shares, label=units.artifact(row["artifact"]), **style)
+        _logarithmic(ax, "x", [time for row in rows for time in row["quantiles_ms"]])
+        ax.set_ylim(0, 102)
+        ax.set_xlabel(f"ms a batch of {batch}, every call counted")
+        ax.set_ylabel("calls in %")
+        ax.tick_params(axis="y", labelcolor=MUTED)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.8, columnspacing=0.9)
+    return out[0]
+
+
+def batches(rows: Sequence[dict[str, Any]]) -> str:
+    """p50 of measured rows by batch size, per image; the band reaches from there to p99."""
+    assert all(row["measured"] for row in rows), "an estimate is never drawn as a measurement"
+    names = list(dict.fromkeys(row["artifact"] for row in rows))
+    with _figure("batches", 2.6) as (figure, out):
+        ax = figure.subplots()
+        ax.grid(True)
+        for name, dashes in zip(names, cycle(DASHES), strict=False):
+            own = sorted((row for row in rows if row["artifact"] == name), key=lambda row: int(row["batch"]))
+            sizes = [row["batch"] for row in own]
+            p50, p99 = ([row[key] / row["batch"] for row in own] for key in ("p50_ms", "p99_ms"))
+            ax.plot(sizes, p50, marker="o", markersize=3.5, color=colour_of(name), linestyle=dashes, label=name)
+            ax.fill_between(sizes, p50, p99, color=colour_of(name), alpha=0.18, linewidth=0)
+        ax.set_xscale("log", base=2)
+        sizes = sorted({row["batch"] for row in rows})
+        ax.set_xticks(sizes, [str(size) for size in sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
+        _logarithmic(ax, "y", [row[key] / row["batch"] for row in rows for key in ("p50_ms", "p99_ms")])
+        ax.set_xlabel("images a call")
+        ax.set_ylabel("ms an image, p50 to p99")
+        ax.tick_params(axis="y", labelcolor=MUTED)
+        handles, labels = ax.get_legend_handles_labels()
+        labels = [units.artifact(label) for label in labels]
+        figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, columnspacing=0.9)
+    return out[0]
+
+
+def blocks(row: dict[str, Any], name: str) -> str:
+    """Time of every block in the order in which they run; of many the largest, and the rest together."""
+    found = row["blocks"]
+    if len(found) > BLOCKS:
+        kept = sorted(found, key=lambda block: -block["ms"])[: BLOCKS - 1]
+        rest = [block for block in found if block not in kept]
+        together = {
+            "block": f"{len(rest)} more",
+            "ms": sum(b["ms"] for b in rest),
+            "share": sum(b["share"] for b in rest),
+        }
+        found = [*(block for block in found if block in kept), together]
+    with _figure(name, 0.75 + 0.24 * len(found)) as (figure, out):
+        ax = figure.subplots()
+        for y, block in enumerate(found):
+            ax.barh(y, block["ms"], height=0.6, color=colour_of(row["artifact"]))
+            _label(ax, f"{100 * block['share']:.0f} %", block["ms"], y)
+        ax.set_yticks(range(len(found)), [block["block"] for block in found])
+        _horizontal(ax, len(found))
+        ax.set_xlim(0, max(block["ms"] for block in found) * 1.2 or 1)
+        ax.set_xlabel(f"ms a batch of {row['batch']}, profiled apart from the timed calls")
     return out[0]
 
 
@@ -216,10 +296,26 @@ def _label(ax: Axes, text: str, x: float, y: float) -> None:
 def _rows(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
     """One artifact a row, from the top."""
     ax.set_yticks(range(len(rows)), [units.artifact(row["artifact"]) for row in rows])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    _horizontal(ax, len(rows))
+
+
+def _horizontal(ax: Axes, count: int) -> None:
+    """Bars from the top down, without an axis beside their names."""
+    ax.set_ylim(count - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(True, axis="x")
+
+
+def _logarithmic(ax: Axes, side: str, values: Sequence[float]) -> None:
+    """Logarithmic with plain numbers where the values span more than a factor of three, for a tail to be seen."""
+    if max(values) < 3 * min(values):
+        return
+    getattr(ax, f"set_{side}scale")("log")
+    axis = getattr(ax, f"{side}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if max(values) < 30 * min(values) else (1, 3)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from edgekd.report import STAGES, charts, remarks, units
+from edgekd.report import STAGES, charts, latency, remarks, units
 
 HERE = Path(__file__).parent
 LINT_PAIRS = {"conv": "convolutions INT8", "add": "adds INT8", "gemm": "linear layers INT8"}
@@ -20,10 +20,35 @@ SENSITIVE = 15  # layers in the list
 
 def render(report: dict[str, Any]) -> str:
     """The page. A pure function of `report`: equal reports give equal bytes."""
-    environment = Environment(
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            r=report,
+            css=style(),
+            charts={name: Markup(svg) for name, svg in _charts(report).items()},
+            latency=latency.view(report["latency"]),
+            stages=_stages(report),
+            search=_search(report["search"]),
+            slower=remarks.speed(report["verdict"]),
+            quantize=_quantize(report["quantize"]),
+            remarks=remarks.quantization(report),
+            mixed=_mixed(report["quantize"]),
+            parity=_compare(report["parity"]),
+            lint={name: (remarks.lint(record), lint_lines(record)) for name, record in report["lint"].items()},
+            counted=remarks.counted(report["quantize"]),
+            conditions=[*_conditions(report["conditions"]), *latency.conditions(report["latency"], "latency: ")],
+            config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Templates of this directory, with figures and their units."""
+    made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
+    made.filters.update(
         {
             name: _unbroken(getattr(units, name))
             for name in ("percent", "points", "ms", "size", "count", "times", "rate", "seconds", "whole")
@@ -33,25 +58,13 @@ def render(report: dict[str, Any]) -> str:
         artifact=units.artifact,
         words=units.words,
     )
-    environment.globals["figure"] = units.figure
-    environment.globals["dash"] = units.DASH
-    return environment.get_template("report.html.j2").render(
-        r=report,
-        css=Markup((HERE / "report.css").read_text()),
-        charts={name: Markup(svg) for name, svg in _charts(report).items()},
-        stages=_stages(report),
-        search=_search(report["search"]),
-        slower=remarks.speed(report["verdict"]),
-        quantize=_quantize(report["quantize"]),
-        remarks=remarks.quantization(report),
-        mixed=_mixed(report["quantize"]),
-        parity=_compare(report["parity"]),
-        lint={name: (remarks.lint(record), lint_lines(record)) for name, record in report["lint"].items()},
-        counted=remarks.counted(report["quantize"]),
-        warnings=sorted({text for row in report["latency"] for text in row["conditions"].get("warnings") or ()}),
-        conditions=_conditions(report),
-        config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
-    )
+    made.globals["figure"] = units.figure
+    made.globals["dash"] = units.DASH
+    return made
+
+
+def style() -> Markup:
+    return Markup((HERE / "report.css").read_text())
 
 
 def _unbroken(form: Callable[..., str]) -> Callable[..., str]:
@@ -61,12 +74,9 @@ def _unbroken(form: Callable[..., str]) -> Callable[..., str]:
 
 def _charts(report: dict[str, Any]) -> dict[str, str]:
     out = {}
-    measured = [row for row in report["latency"] if row["measured"]]
     if report["ledger"]:
         out["accuracy"] = charts.accuracy(report["ledger"])
         out["size"] = charts.size(report["ledger"])
-    for batch in sorted({row["batch"] for row in measured}):
-        out[f"latency-{batch}"] = charts.latency(measured, batch)
     if report["search"] and len(report["search"].get("ranking") or ()) > 1:
         out["search"] = charts.search(report["search"])
     if report["distill"] and len(report["distill"]["history"]) > 1:
@@ -167,10 +177,9 @@ def lint_lines(record: dict[str, Any]) -> list[tuple[str, list[str], str]]:
     return [*lines, ("float islands", record["float_islands"] or ["none"], "")]
 
 
-def _conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """What every figure was taken under: of the run, then of the latencies (those equal in all their rows once)."""
+def _conditions(conditions: dict[str, Any]) -> list[tuple[str, str]]:
+    """What every figure of a run was taken under."""
     out: dict[str, str] = {}
-    conditions = report["conditions"]
     for name in ("host", "versions"):
         record = conditions.get(name)
         if isinstance(record, dict):
@@ -180,14 +189,4 @@ def _conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
         elif record is not None:
             out[name] = units.figure(name, record)
     out["seed"] = units.figure("seed", conditions.get("seed"))
-    rows = report["latency"]
-    for key in dict.fromkeys(key for row in rows for key in row["conditions"]):
-        if key in ("warnings", "cov_percent", "versions"):
-            continue
-        for row in rows:
-            text = units.figure(key, row["conditions"].get(key))
-            if all(other["conditions"].get(key) == row["conditions"].get(key) for other in rows):
-                out[f"latency: {units.words(key)}"] = text
-                break
-            out[f"latency: {units.words(key)}, {row['artifact']}, batch {row['batch']}"] = text
     return list(out.items())

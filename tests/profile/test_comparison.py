@@ -29,9 +29,23 @@ def test_a_true_difference_is_significant_and_noise_is_not() -> None:
 
 
 def test_the_interval_holds_what_it_promises() -> None:
-    wrong = [compare(row(1.0, seed=2 * i), row(1.0, seed=2 * i + 1))["significant"] for i in range(60)]
-    assert sum(wrong) <= 9  # 5 % of 60 are 3; nine or more come by chance once in 200 times
+    intervals = [compare(row(1.0, seed=2 * i), row(1.0, seed=2 * i + 1))["ci95"] for i in range(60)]
+    wrong = [not low <= 1 <= high for low, high in intervals]
+    assert sum(wrong) <= 9  # 5 % of 60 are 3; ten or more come by chance once in 2000 times
     assert "no difference beyond noise" in compare(row(1.0, seed=0), row(1.0, seed=1))["says"]
+
+
+def test_what_two_runs_of_one_file_may_differ_by_is_no_difference() -> None:
+    found = compare(row(1.01, noise=0.001, seed=1), row(1.0, noise=0.001, seed=2))
+    assert found["ci95"][0] > 1 and not found["significant"]
+    assert "no more than two runs of one file may differ by" in found["says"]
+
+
+def test_a_busy_machine_is_said() -> None:
+    busy = {**CONDITIONS, "warnings": ["the machine was busy before: other processes used 2.0 of 2 cores"]}
+    found = compare(row(1.2, seed=1), row(1.0, seed=2, conditions=busy))
+    assert found["disturbed"] and found["says"].endswith("the machine was busy for one of them")
+    assert not compare(row(1.2), row(1.0))["disturbed"]
 
 
 def test_too_few_turns_say_nothing_of_how_sure_it_is() -> None:

@@ -21,6 +21,7 @@ from boards import (
     throttled,
     write,
 )
+from markupsafe import escape
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.artifacts import OnnxModel
@@ -29,6 +30,7 @@ from edgekd.profile import latency, measure_all
 from edgekd.profile.board import find_profile
 from edgekd.profile.devices import load_device
 from edgekd.profile.hosts import power, remote
+from edgekd.report.profile import write_page
 
 pytestmark = pytest.mark.simulated
 
@@ -95,8 +97,7 @@ def test_a_profile_of_a_board(name: str, tmp_path: Path, model: OnnxModel, monke
     simulated, _, _, tensorrt, rail = BOARDS[name]
     report = measured(place(simulated, tmp_path), name, model, monkeypatch, batches=[2])
     conditions = report.conditions
-    assert "the device is simulated" in conditions["warnings"][0]
-    assert conditions["simulated"] is True and conditions["provider"] == f"TensorRT {tensorrt}"
+    assert conditions["simulated"] == remote.SIMULATED and conditions["provider"] == f"TensorRT {tensorrt}"
     assert report.target == name and report.batch == 2 and len(report.samples_ns) == 20
     assert max(report.samples_ns) < 2_000_000  # 8.x puts its warm-up runs of 9 ms into the file
     assert conditions["outputs"]["cosine"] > 0.999999
@@ -109,6 +110,10 @@ def test_a_profile_of_a_board(name: str, tmp_path: Path, model: OnnxModel, monke
     assert energy["rail"] == rail and energy["energy_above_idle_mj"] == 0.0  # idle and at work it says the same
     assert energy["energy_mj"] == pytest.approx(energy["power_mw"] * 1.66e-3 / 2, rel=0.1)
     assert conditions["tegrastats"]["samples"] > 0 and conditions["tegrastats"]["temperature_c"]
+    write_page(tmp_path / "profile.html", report.artifact, [report.summary()])
+    page = (tmp_path / "profile.html").read_text()
+    assert f'<p class="bad">Simulated: {escape(remote.SIMULATED)}' in page and 'tag bad">simulated' in page
+    assert "Energy of an image" in page and rail in page
     kept = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert kept == {"lock", "student-fp32.onnx", "engine.plan", "engine.log"}
 

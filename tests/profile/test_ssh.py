@@ -330,7 +330,7 @@ def test_a_simulated_board_over_ssh(clean: Server, tmp_path: Path) -> None:
     device = resolve_target(clean.url(python=sys.executable, simulated=str(root)))
     assert device.name == "jetson-orin-nano-super"
     with reach(device) as host, host.worker(device, 1) as worker:
-        assert worker.conditions["simulated"] is True and worker.conditions["board"]["power_mode"] == "25W"
+        assert worker.conditions["simulated"] and worker.conditions["board"]["power_mode"] == "25W"
 
 
 @needs_sshd

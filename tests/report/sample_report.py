@@ -118,6 +118,9 @@ def latency_row(artifact: str, batch: int, p50: float, measured: bool = True) ->
         "turns": {"runs": 20, "rewarm": 2, "models": ["teacher", "onnx-fp32", "onnx-int8"]},
         "load_before": [0.42, 0.6, 0.71],
         "load_after": [1.02, 0.8, 0.76],
+        "before": {"clock_mhz": 2445.4, "temperature_c": None, "gpu": None},
+        "after": {"clock_mhz": 2440.0, "temperature_c": None, "gpu": None},
+        "busy_cores": 0.04,
         "provider": "CPUExecutionProvider",
         "cov_percent": 2.31,
         "warnings": ["unsteady: one run in ten took more than 1.6 times the median"] if batch == 32 else [],
@@ -130,8 +133,17 @@ def latency_row(artifact: str, batch: int, p50: float, measured: bool = True) ->
         "batch": batch,
         "p50_ms": p50,
         "p90_ms": p50 * 1.06,
+        "p95_ms": p50 * 1.1,
         "p99_ms": p50 * 1.21,
+        "p50_ci95_ms": [p50 * 0.998, p50 * 1.003],
         "mean_ms": p50 * 1.01,
+        "cov_percent": 4.2,
+        "quantiles_ms": [p50 * (0.9 + 0.2 * q / 100 + 0.3 * (q / 100) ** 12) for q in range(101)],
+        "blocks": [
+            {"block": f"layer{i}.{j}", "ms": p50 / (i + j + 4), "share": 1 / (i + j + 4), "layers": 3}
+            for i in (1, 2, 3)
+            for j in (0, 1)
+        ],
         "turn_p50_ms": [p50 * (1 + 0.01 * math.sin(turn + sum(map(ord, artifact)))) for turn in range(10)],
         "throughput_per_s": batch / (p50 * 1.01e-3),
         "n": 200,

@@ -24,6 +24,7 @@ from edgekd.profile.hosts.onnxruntime import OnnxRuntime
 from edgekd.profile.hosts.power import Power
 from edgekd.profile.worker import random_feeds
 
+SIMULATED = "the device's programs replay recorded words, and time nothing"
 ENERGY_S = 3.0  # of runs whose power is measured
 TOLERANCE = 1e-3  # of the largest output: FP32 by another processor's kernels
 COSINE = 0.99  # of everything else: rounding falls differently in another runtime's kernels
@@ -77,15 +78,14 @@ class RemoteWorker:
             self._agent.close()
             raise
         machine = self._agent.machine
-        simulated = ["the device is simulated: its programs replay recorded words, and nothing was measured on one"]
-        self._notes = [*(simulated if machine["simulated"] else []), *notes]
+        self._notes = notes
         self._watching = False
         self._inputs: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {}
         self._runtime_s = 0.0
         self.conditions: dict[str, Any] = {
             "process": "own, on the device",
             "host": remote.where,
-            **({"simulated": True} if machine["simulated"] else {}),
+            **({"simulated": SIMULATED} if machine["simulated"] else {}),
             "threads": threads,
             "cores": started["cores"],
             "cpu": self._board.cpu,
