@@ -85,7 +85,7 @@ BACKENDS = {
             "tensorrt",
             takes="engine",
             gpu=True,
-            turn=1000,
+            turn=200,
         ),
         BackendRow(
             "torch-cuda",

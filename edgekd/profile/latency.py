@@ -190,7 +190,7 @@ class _Batch:
         shared = {
             **self.worker.conditions,
             "warmup": self.options.warmup,
-            "seconds": self.options.seconds,
+            "least_seconds": self.options.seconds,
             "turns": {"runs": self.turn, "rewarm": REWARM, "models": [model.artifact for model in self.models]},
             "load_before": before["load"],
             "load_after": after["load"],
