@@ -22,7 +22,8 @@ def profile(
         typer.Argument(metavar="[MODEL|RUN|CONFIG]", help="ONNX, engine, bundle, run directory, checkpoint, or YAML."),
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Device, or FILE.yaml; repeat for more. A run has its own.")
+        list[str] | None,
+        typer.Option(help="Device, FILE.yaml, or [NAME@]ssh://user@host; repeat for more. A run has its own."),
     ] = None,
     batch: Annotated[list[str] | None, typer.Option(metavar="N,N,...", help="Images a call; default 1.")] = None,
     runs: Annotated[int | None, typer.Option(min=200, help="Timed calls, at least; default 200.")] = None,
@@ -43,6 +44,12 @@ def profile(
         Scenario | None, typer.Option(help="Ask and count by MLPerf's definition; not an MLPerf result.")
     ] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="Also the time of every layer and block.")] = False,
+    set_power_mode: Annotated[
+        str | None, typer.Option(metavar="MODE", help="Of nvpmodel on a Jetson over SSH, by its sudo; put back after.")
+    ] = None,
+    lock_clocks: Annotated[
+        bool, typer.Option("--lock-clocks", help="jetson_clocks there, by its sudo; put back after.")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="Also top-1 on these data's test images, same session.")] = None,
     compare: Annotated[
         Path | None, typer.Option(metavar="BASE.json", help="What --json wrote before, or a report.json.")
@@ -60,8 +67,10 @@ def profile(
     options: dict[str, Any] = {"batches": _numbers(batch), "runs": runs, "seconds": seconds, "warmup": warmup}
     options |= {"threads": threads, "per_layer": per_layer or None}
     alone = [target, *options.values(), backend, cuda_graph or None, scenario, data, compare, out]
+    alone += [set_power_mode, lock_clocks or None]
     if source is None or source.suffix in YAML or ((source / RUN).is_file() and all(item is None for item in alone)):
         given: dict[str, Any] = {"--backend": backend, "--scenario": scenario, "--data": data, "--compare": compare}
+        given |= {"--set-power-mode": set_power_mode, "--lock-clocks": lock_clocks or None}
         given |= {"--cuda-graph": cuda_graph or None, "--target (twice)": (target or [])[1:] or None}
         wrong = [option for option, value in given.items() if value is not None]
         if wrong:
@@ -88,6 +97,8 @@ def profile(
             backend=backend,
             cuda_graph=cuda_graph,
             scenario=scenario and scenario.value,
+            set_power_mode=set_power_mode,
+            lock_clocks=lock_clocks,
             data=data,
             base=compare,
             out=out,

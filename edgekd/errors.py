@@ -11,7 +11,13 @@ EdgekdError
 └── RunError              a stage started and failed: exit code 3
     ├── BackendError      a runtime refused a graph or ran it somewhere else than asked
     ├── ParityError       an exported graph does not compute what the checkpoint computes
-    └── DiskFullError     no space left
+    ├── DiskFullError     no space left
+    └── HostError         a device over SSH cannot be reached
+        ├── HostKeyError        its host key is unknown, or another than before
+        ├── AccessError         it takes none of the keys
+        ├── ConnectionLostError the connection ended in the middle of something
+        ├── DeviceBusyError     somebody else is measuring on it
+        └── RuntimeMissingError it lacks Python or the runtime
 """
 
 from __future__ import annotations
@@ -60,3 +66,21 @@ class ParityError(RunError): ...
 
 
 class DiskFullError(RunError): ...
+
+
+class HostError(RunError): ...
+
+
+class HostKeyError(HostError): ...
+
+
+class AccessError(HostError): ...
+
+
+class ConnectionLostError(HostError): ...
+
+
+class DeviceBusyError(HostError): ...
+
+
+class RuntimeMissingError(HostError): ...

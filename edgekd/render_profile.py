@@ -47,9 +47,15 @@ def latency(rows: Sequence[Row], out: Path | None, as_json: bool) -> None:
 
 
 def _details(row: Row, name: str) -> None:
-    """Transfers, scenario, accuracy, comparison and blocks, as far as they are there."""
+    """Transfers, energy, scenario, accuracy, comparison and blocks, as far as they are there."""
     if row["phases_p50_ms"]:
         print(f"{name}: {', '.join(f'{key} {value:.4g} ms' for key, value in row['phases_p50_ms'].items())}")
+    if (simulated := row["conditions"].get("simulated")) is not None:
+        print(f"{name}: simulated: {simulated}")
+    if (energy := row["conditions"].get("energy")) is not None:
+        above = energy.get("energy_above_idle_mj")
+        beyond = f", {above:.4g} mJ above idle" if above is not None else ""
+        print(f"{name}: {energy['energy_mj']:.4g} mJ an image{beyond}; {energy['power_mw']:,} mW on {energy['rail']}")
     if (scenario := row["scenario"]) is not None:
         value = "-" if scenario["value"] is None else f"{scenario['value']:.4g} {scenario['unit']}"
         print(f"{name}: {scenario['name']}, {scenario['metric']}: {value} ({scenario['is']})")

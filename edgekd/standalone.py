@@ -134,6 +134,8 @@ def profile_artifact(
     backend: str | None = None,
     cuda_graph: bool = False,
     scenario: str | None = None,
+    set_power_mode: str | None = None,
+    lock_clocks: bool = False,
     data: str | None = None,
     base: Path | None = None,
     out: Path | None = None,
@@ -141,21 +143,27 @@ def profile_artifact(
 ) -> list[dict[str, Any]]:
     """Rows of `LatencyReport.summary()`: every model at `path`, at every batch size of `config`, on every target.
 
-    `backend` runs it instead of a target's own; `cuda_graph` replays a recorded graph; `scenario` asks and counts as
-    MLPerf does (see `edgekd.profile.scenario`). With `data` the sessions that are timed say their top-1 on its test
-    images. Rows have a `comparison` with those of the file `base` (see `edgekd.profile.comparison`). `out` gets
-    latency.json, the samples as samples/TARGET-batch-N.npz, and profile.html.
+    A target may be over SSH (see `edgekd.profile.hosts.resolve_target`), where `set_power_mode` and `lock_clocks` are
+    the device's settings while it is measured. `backend` runs it instead of a target's own; `cuda_graph` replays a
+    recorded graph; `scenario` asks and counts as MLPerf does (see `edgekd.profile.scenario`). With `data` the sessions
+    that are timed say their top-1 on its test images. Rows have a `comparison` with those of the file `base` (see
+    `edgekd.profile.comparison`). `out` gets latency.json, profile.html, and the samples as
+    samples/TARGET-batch-N.npz.
     """
     from edgekd.profile import comparison
     from edgekd.profile.accuracy import load_labelled_images
-    from edgekd.profile.devices import load_device, require_runnable
+    from edgekd.profile.devices import require_runnable
+    from edgekd.profile.hosts import label, resolve_target
     from edgekd.profile.latency import Options, measure_with
     from edgekd.profile.samples import write_samples
     from edgekd.profile.scenario import find_scenario
     from edgekd.profile.sources import find_models
 
     own: Any = {} if backend is None else {"backend": find(BACKENDS, "--backend", backend).name}
-    devices = [replace(load_device(target), **own) for target in targets]
+    devices = [
+        replace(resolve_target(target, set_power_mode=set_power_mode, lock_clocks=lock_clocks), **own)
+        for target in targets
+    ]
     for device in devices:
         require_runnable(device)
     bases = None if base is None else comparison.read_base(base)
@@ -178,7 +186,7 @@ def profile_artifact(
         rows += [report.summary() for report in reports]
         for batch in config.batches if out is not None else ():
             samples = [report for report in reports if report.batch == batch]
-            write_samples(Path(str(out)) / "samples" / f"{device.name}-batch-{batch}.npz", samples)
+            write_samples(Path(str(out)) / "samples" / f"{label(device)}-batch-{batch}.npz", samples)
     if bases is not None:
         found = [comparison.counterpart(row, bases) for row in rows]
         if not any(found):

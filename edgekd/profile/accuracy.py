@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import Checkpoint, OnnxModel
 from edgekd.errors import BackendError, ModelError
-from edgekd.profile._client import WorkerClient
+from edgekd.profile.hosts import Worker
 from edgekd.profile.inference import multiply_add
 
 PIXELS = "uint8"  # the input of a graph that normalises by itself, [N, H, W, C]
@@ -29,7 +29,7 @@ class LabelledImages:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def check(self, worker: WorkerClient, id: str, model: OnnxModel) -> tuple[str, str]:
+    def check(self, worker: Worker, id: str, model: OnnxModel) -> tuple[str, str]:
         """Name and type of the input of the session under `id`. Raises ModelError where the images do not fit it."""
         inputs = worker.inputs(id)
         if len(inputs) != 1:
@@ -44,7 +44,7 @@ class LabelledImages:
             )
         return name, dtype
 
-    def measure(self, worker: WorkerClient, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
+    def measure(self, worker: Worker, id: str, model: OnnxModel, batch: int) -> dict[str, Any]:
         """{metric, value, ci95, correct, n, data, normalised_with} of the session under `id`, asked `batch` at a time.
 
         `value` and `ci95` (Wilson) are in [0, 1]. A last part that is too small is filled up, for graphs of one batch

@@ -203,6 +203,11 @@ def obstacle(device: Device) -> tuple[str, str] | None:
 
 def search_obstacle(device: Device) -> tuple[str, str] | None:
     """Why no student can be searched and quantized by measurements on `device` from here; None where it can."""
+    if device.host != "local":
+        return (
+            f"target {device.name} is at {device.host}, and students are searched by measuring this machine",
+            f"Take {device.name} as target here; `edgekd profile` measures what comes of it there.",
+        )
     if find(BACKENDS, "device.backend", device.backend).gpu:
         return (
             f"target {device.name}: students are searched by measuring processors, and it runs {device.backend!r}",
@@ -290,18 +295,23 @@ def _raise(found: tuple[str, str] | None) -> None:
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; empty where there is no such file."""
+    """`cpuinfo` of this machine; empty where it has no such file."""
     try:
-        text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        return cpuinfo(Path("/proc/cpuinfo").read_text())
     except OSError:
         return {}
-    pairs = (line.partition(":") for line in text.splitlines())
+
+
+def cpuinfo(text: str) -> dict[str, str]:
+    """The first processor's lines of a /proc/cpuinfo."""
+    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def isa_features() -> frozenset[str]:
-    """Instruction sets of this processor that matter to inference, such as `avx2`, `avx512_vnni`, `amx_bf16`."""
-    info = _cpuinfo()
+def isa_features(info: dict[str, str] | None = None) -> frozenset[str]:
+    """Instruction sets that matter to inference, such as `avx2`, `avx512_vnni`, `amx_bf16`: of this processor, or of
+    the one whose `cpuinfo` is given."""
+    info = _cpuinfo() if info is None else info
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return frozenset(name for flag, name in _ISA.items() if flag in flags)
 
@@ -316,10 +326,14 @@ def has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & isa_features())
 
 
-def cpu_name() -> str:
-    """The processor's model name; family, model and stepping are added, since a hypervisor may hide the rest."""
-    info = _cpuinfo()
-    name = info.get("model name") or platform.processor() or platform.machine()
+def cpu_name(info: dict[str, str] | None = None, machine: str = "") -> str:
+    """The processor's model name; family, model and stepping are added, since a hypervisor may hide the rest.
+
+    Of this machine, or of the one whose `cpuinfo` and architecture are given.
+    """
+    name = "" if info is not None else platform.processor() or platform.machine()
+    info = _cpuinfo() if info is None else info
+    name = info.get("model name") or name or machine
     parts = [info[key] for key in ("cpu family", "model", "stepping") if key in info]
     return f"{name} ({'.'.join(parts)})" if parts else name
 
@@ -342,8 +356,11 @@ def package_version(name: str) -> str | None:
 def device_identity(device: Device) -> dict[str, str]:
     """What must be equal for a latency to still hold: processor, instruction sets, cores, OS kind, runtime version.
 
-    The same from call to call on one machine; it goes into fingerprints. No clock, load or host name is in it.
+    The same from call to call on one machine; it goes into fingerprints. No clock, load or host name is in it, except
+    the address of a device over SSH: nothing else of it is known here.
     """
+    if device.host != "local":
+        return {"target": device.name, "backend": device.backend, "host": device.host}
     found = {
         "target": device.name,
         "backend": device.backend,

@@ -50,3 +50,14 @@ def releases(device: Device) -> list[JetPack]:
         and version_parts(release.last) >= low
         and version_parts(release.first) <= high
     ]
+
+
+def of_l4t(l4t: str) -> JetPack | None:
+    """The releases that brought this version of L4T, such as 36.4.3; None where it is in none of them."""
+    version = version_parts(l4t)
+    for release in JETPACKS:
+        first, _, last = release.l4t.partition(" to ")
+        low, high = version_parts(first), version_parts(last or first)
+        if low <= version and version[: len(high)] <= high:
+            return release
+    return None

@@ -13,8 +13,8 @@ from edgekd.artifacts import LatencyReport, OnnxModel
 from edgekd.catalog import BACKENDS, find
 from edgekd.errors import ConfigError
 from edgekd.profile import blocks, conditions
-from edgekd.profile._client import WorkerClient
-from edgekd.profile.devices import Device, device_identity, require_runnable, usable_cores
+from edgekd.profile.devices import Device, device_identity
+from edgekd.profile.hosts import Worker, reach
 from edgekd.profile.samples import read_samples, write_samples
 from edgekd.progress import NullProgress, Progress, Task
 from edgekd.stage import fingerprint, write_json
@@ -93,16 +93,20 @@ def measure_with(
     kept in `batch-N.npz` and a killed run goes on after it. Raises BackendError when the runtime refuses a graph, runs
     it elsewhere, or its process dies; TargetError when `device` cannot be measured from here.
     """
-    require_runnable(device)
+    host = reach(device)
+    if options.per_layer and device.host != "local":
+        raise ConfigError(
+            "--per-layer: over SSH there are no times of layers", "Leave it out, or run it on the device."
+        )
     if options.cuda_graph and not find(BACKENDS, "device.backend", device.backend).gpu:
         raise ConfigError(f"--cuda-graph: {device.backend} does not run on a GPU", "Leave it out.")
     reports: list[LatencyReport] = []
-    with (progress or NullProgress()).task("profile", total=100 * len(batches)) as task:
+    with host, (progress or NullProgress()).task("profile", total=100 * len(batches)) as task:
         for batch in batches:
             file, key = (None, "") if state is None else (state / f"batch-{batch}.npz", _key(options, models, device))
             finished = _finished(file, key)
             if finished is None:
-                with WorkerClient(device, options.threads) as worker:
+                with host.worker(device, options.threads) as worker:
                     judge = images if batch == max(batches) else None
                     finished = _Batch(worker, models, batch, options, judge).measure(task)
                 if file is not None:
@@ -153,15 +157,14 @@ class _Batch:
 
     def __init__(
         self,
-        worker: WorkerClient,
+        worker: Worker,
         models: Sequence[OnnxModel],
         batch: int,
         options: Options,
         images: LabelledImages | None,
     ) -> None:
         self.worker, self.models, self.batch, self.options, self.images = worker, models, batch, options, images
-        row = find(BACKENDS, "device.backend", worker.device.backend)
-        self.turn, self.backend = row.turn or ROUND, row.load()()
+        self.turn = find(BACKENDS, "device.backend", worker.device.backend).turn or worker.turn or ROUND
         self.samples: list[list[int]] = [[] for _ in models]
         self.phases: list[dict[str, list[int]]] = [{} for _ in models]
         self.preempted = [0] * len(models)
@@ -174,12 +177,16 @@ class _Batch:
             for i, model in enumerate(self.models):  # before anything takes long
                 self.images.check(self.worker, str(i), model)
         warmed = [self._warm_up(i) for i in range(len(self.models))]
+        self.worker.watch()
         at_start = self.worker.snapshot()
         self._time(task)
         after = self.worker.snapshot()
+        seen = self.worker.watched()
+        noted = seen.pop("warnings", [])
         disturbed = conditions.others(before, after, time.process_time() - asked)
         layers = [self._layers(i) for i in range(len(self.models))]
         counted = [self._count(i) for i in range(len(self.models))]
+        energies = [self.worker.energy(str(i), self.batch) for i in range(len(self.models))]
         shared = {
             **self.worker.conditions,
             "warmup": self.options.warmup,
@@ -190,13 +197,13 @@ class _Batch:
             "before": _state(at_start),
             "after": _state(after),
             "power_w": _power(at_start, after),
+            **seen,
             "busy_cores": None if disturbed is None else round(disturbed[0], 2),
             "wall_s": round(time.perf_counter() - started, 3),
             "runtime_s": round(self.worker.snapshot()["runtime_s"], 3),
         }
-        spare = len(usable_cores()) - self.options.threads
         busy_before = self.worker.conditions["busy_cores_before"]
-        disturbances = conditions.disturbances(disturbed, busy_before, before["load"], spare)
+        disturbances = conditions.disturbances(disturbed, busy_before, before["load"], self.worker.spare)
         reports = []
         for i, model in enumerate(self.models):
             provider, settings = opened[i]
@@ -205,9 +212,11 @@ class _Batch:
                 "provider": provider,
                 **settings,
                 **warmed[i],
+                **energies[i],
                 "cov_percent": round(100 * statistics.pstdev(self.samples[i]) / mean, 2),
                 "preempted": self.preempted[i],
                 "warnings": [
+                    *noted,
                     *disturbances,
                     *conditions.unsteadiness(self.samples[i], self.preempted[i]),
                     *(
@@ -237,8 +246,7 @@ class _Batch:
         return reports
 
     def _open(self, i: int) -> tuple[str, dict[str, Any]]:
-        engine = self.backend.build(self.models[i], self.worker.device, self.batch)
-        return self.worker.open(str(i), engine, self.options.cuda_graph)
+        return self.worker.add(str(i), self.models[i], self.batch, self.options.cuda_graph)
 
     def _warm_up(self, i: int) -> dict[str, Any]:
         """Turns until the medians of two in a row agree, at least as many runs as are asked for."""

@@ -12,7 +12,7 @@ from edgekd.report import charts, units
 # Of a row's conditions, what is shown elsewhere, or of interest to who reads latency.json alone.
 ELSEWHERE = (
     *("warnings", "cov_percent", "versions", "busy_cores", "busy_cores_before", "preempted", "wall_s", "runtime_s"),
-    *("load_before", "load_after", "before", "after", "power_w", "warmup_runs", "warmup_stable", "simulated"),
+    *("load_before", "load_after", "before", "after", "power_w", "warmup_runs", "warmup_stable", "simulated", "energy"),
 )
 
 Row = dict[str, Any]
@@ -34,6 +34,7 @@ def view(rows: Sequence[Row]) -> dict[str, Any]:
         "scenarios": [row for row in measured if row.get("scenario")],
         "accuracies": [row for row in measured if row.get("accuracy")],
         "transfers": [row for row in measured if row.get("phases_p50_ms")],
+        "energies": [row for row in measured if row["conditions"].get("energy")],
         "machine": _machine(measured),
     }
 

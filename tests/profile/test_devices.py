@@ -53,7 +53,10 @@ def test_a_target_of_another_processor_is_not_measured_here(device: Device, monk
         require_runnable(device)
     with pytest.raises(TargetError, match="riscv64"):
         measure_all([], device)
-    require_runnable(replace(device, host="board"))
+    there = replace(device, host="ssh://board")
+    require_runnable(there)
+    with pytest.raises(TargetError, match="x86-cpu is at ssh://board, and students are searched(?s:.*)edgekd profile"):
+        require_searchable(there)
 
 
 def test_a_fingerprint_is_of_what_a_device_does_not_of_where_we_know_it_from() -> None:
