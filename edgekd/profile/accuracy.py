@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekd.artifacts import Checkpoint, OnnxModel
 from edgekd.errors import BackendError, ModelError
 from edgekd.profile.hosts import Worker
-from edgekd.profile.inference import multiply_add
+from edgekd.profile.inference import filled, prepare
 
 PIXELS = "uint8"  # the input of a graph that normalises by itself, [N, H, W, C]
 PREPROCESSING = "edgekd.preprocessing"  # of a graph's metadata, see `edgekd.export.metadata`
@@ -54,14 +54,11 @@ class LabelledImages:
 
         name, dtype = self.check(worker, id, model)
         mean, std, whose = self._statistics(model)
-        scale, shift = multiply_add(mean, std)
         correct = 0
         for start in range(0, len(self.images), batch):
             part = self.images[start : start + batch]
-            filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            if dtype != PIXELS:
-                filled = np.ascontiguousarray((filled.astype(np.float32) * scale + shift).transpose(0, 3, 1, 2))
-            outputs = worker.infer(id, {name: filled.astype(dtype, copy=False)})
+            feeds = prepare(filled(part, batch), mean, std, np.dtype(dtype)).astype(dtype, copy=False)
+            outputs = worker.infer(id, {name: feeds})
             logits = next(iter(outputs.values()))[: len(part)]
             if not np.isfinite(logits).all():
                 raise BackendError(f"{model.artifact} gives logits that are not finite", "Export it again.")
@@ -88,7 +85,7 @@ class LabelledImages:
             metadata = {e.key: e.value for e in onnx.load(path, load_external_data=False).metadata_props}
             if PREPROCESSING in metadata:
                 own = json.loads(metadata[PREPROCESSING])
-                return tuple(own["mean"]), tuple(own["std"]), "the graph"
+                return tuple(own.get("mean", ())), tuple(own.get("std", ())), "the graph"  # none where it takes pixels
         return self.mean, self.std, "the data"
 
 
