@@ -131,7 +131,7 @@ def test_an_engine_is_built_once(tmp_path: Path, model: OnnxModel) -> None:
 def test_what_the_timing_asks_of_trtexec(tmp_path: Path, model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
     measured(place(ORIN_NANO_JP6, tmp_path), "jetson-orin-nano-super", model, monkeypatch)
     asked = (tmp_path / "root/trtexec.txt").read_text().splitlines()
-    timed = [line for line in asked if "--iterations=20" in line]
+    timed = [line for line in asked if "--iterations=20 " in line]
     assert len(timed) == 1 and "--warmUp=200 --duration=0" in timed[0] and "--loadInputs=images:" in timed[0]
     assert [line for line in asked if "--exportOutput" in line] and "--timingCacheFile=" in " ".join(asked)
 

@@ -56,7 +56,7 @@ def test_a_file_is_a_target(tmp_path: Path) -> None:
     [
         ("title", None, "my-board.yaml: title is required\n"),
         ("backend", None, "backend is required\nCompare it with"),
-        ("backend", "tensorflow", "backend: Input should be 'onnxruntime-cpu' or 'tensorrt', got 'tensorflow'"),
+        ("backend", "tensorflow", "backend: Input should be 'onnxruntime-cpu', "),
         ("kind", "phone", "kind: Input should be 'cpu', 'gpu' or 'jetson', got 'phone'"),
         ("name", "other", "name is not a key\nThe target is called my-board"),
         ("figure", 1, "unknown key figure\nDid you mean figures"),
