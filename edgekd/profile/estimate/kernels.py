@@ -92,12 +92,28 @@ def network(model: Any, batch: int = 1, name: str = "the graph") -> Network:
             f"{name}: {', '.join(foreign)} are operators of another domain, whose cost is not known",
             "Export it with operators of ONNX alone.",
         )
+    _refuse_formats(model.graph, name)
     _set_batch(model, batch, name)
     try:
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"{name}: shapes do not fit at batch {batch}: {error}", "Check it with onnx.checker.") from None
+        reason = " ".join(str(error).split("\n")[:2])  # the rest follows from it
+        raise ModelError(f"{name}: shapes do not fit at batch {batch}: {reason}", "Check it with onnx.checker.") from None
     return _Reader(model.graph, name).network()
+
+
+def _refuse_formats(graph: Any, name: str) -> None:
+    from onnx import TensorProto
+
+    known = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    zeros = (node.input[2] for node in graph.node if node.op_type in (Q, DQ) and len(node.input) > 2)
+    others = {TensorProto.DataType.Name(types[zero]) for zero in zeros if types.get(zero, known[0]) not in known}
+    if others:
+        raise ModelError(
+            f"{name}: its Q/DQ is {' and '.join(sorted(others))}; no latency of such an engine was there to fit to",
+            "Estimate the INT8 or FP16 graph, or measure on the device.",
+        )
 
 
 def _set_batch(model: Any, batch: int, name: str) -> None:
@@ -180,7 +196,7 @@ class _Reader:
         else:
             raise ModelError(
                 f"{self.name}: what {op} ({node.name or node.output[0]}) costs is not known",
-                "Leave it out of the graph, or measure on the device: `edgekd build --dry-run` writes the commands.",
+                "Leave it out of the graph, or measure on the device; `edgekd build --dry-run` writes how.",
             )
 
     def _new(self, node: Any, kind: Kind) -> int:
