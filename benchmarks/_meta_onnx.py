@@ -90,13 +90,13 @@ class _Recorder(TorchDispatchMode):
     def _node(self, kind: str, result: Any, *inputs: Any, **attributes: Any) -> None:
         """`inputs` are tensors, numbers, or names of what is there already; so is `result`, or it gets a name."""
         results = list(result) if isinstance(result, (tuple, list)) else [result]
+        given = [x if isinstance(x, str) else self._name(x) for x in inputs]  # first: a result may be an input in place
         names = []
         for tensor in results:
             name = tensor if isinstance(tensor, str) else f"t{len(self.nodes)}_{len(names)}"
             if isinstance(tensor, Tensor):
                 self.names[id(tensor)] = name
             names.append(name)
-        given = [x if isinstance(x, str) else self._name(x) for x in inputs]
         self.nodes.append(helper.make_node(kind, given, names, **attributes))
 
     def convolution(self, y, x, w, b, stride, padding, dilation, transposed, output_padding, groups) -> None:
@@ -145,6 +145,9 @@ class _Recorder(TorchDispatchMode):
     def adaptive_avg_pool2d(self, y, x, size) -> None:
         if list(size) == [1, 1]:
             self._node("GlobalAveragePool", y, x)
+            return
+        if list(size) == list(x.shape[2:]):
+            self._node("Identity", y, x)
             return
         window = [-(-old // new) for old, new in zip(x.shape[2:], size, strict=True)]
         stride = [max(1, (old - w) // max(1, new - 1)) for old, new, w in zip(x.shape[2:], size, window, strict=True)]
@@ -195,6 +198,10 @@ class _Recorder(TorchDispatchMode):
 
     def upsample_nearest2d(self, y, x, size, *rest) -> None:
         self._node("Resize", y, x, "", "", self._integers(*y.shape))
+
+    def constant_pad_nd(self, y, x, pad, value=0):
+        before, after = ([0] * (x.ndim - len(pad) // 2) + list(pad[start::2])[::-1] for start in (0, 1))
+        self._node("Pad", y, x, self._integers(*before, *after), value)
 
     def topk(self, y, x, k, dim=-1, *rest) -> None:
         self._node("TopK", y, x, self._integers(k), axis=dim)

@@ -23,7 +23,7 @@ class Fitted:
     """What `benchmarks/latency_estimate.py` learned from published tables, and what those held.
 
     `factor` is the error that holds with probability `coverage` on a device that was not fitted: latencies lie within
-    a `factor` of the estimate either way. `ranges` are the least and most of all fitted networks.
+    a `factor` of the estimate either way. `ranges` are the least and most of all fitted networks, `operators` the most.
     """
 
     constants: Constants
@@ -32,7 +32,7 @@ class Fitted:
     devices: tuple[str, ...]
     architectures: tuple[str, ...]
     precisions: tuple[str, ...]
-    operators: frozenset[str]
+    operators: Mapping[str, int]
     ranges: Mapping[str, tuple[float, float]]
     sources: tuple[str, ...]
     date: str
@@ -41,28 +41,29 @@ class Fitted:
     @cache
     def read(cls) -> Fitted:
         """The constants that the package ships."""
-        record = json.loads(FILE.read_text())
-        return cls(
-            constants=Constants(**record.pop("constants")),
-            operators=frozenset(record.pop("operators")),
-            ranges={key: (low, high) for key, (low, high) in record.pop("ranges").items()},
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()},
-        )
+        record: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(FILE.read_text()).items()
+        }
+        return cls(**{**record, "constants": Constants(**record["constants"])})
 
     def outside(self, network: Network, device: Device, batch: int, precision: Precision) -> list[str]:
         """In what this goes beyond all that was fitted; the band says nothing of such cases."""
         found = []
         if device.gpu_architecture not in self.architectures:
-            found.append(f"no {device.gpu_architecture or device.name} GPU was fitted, only {', '.join(self.architectures)}")
+            found.append(
+                f"no {device.gpu_architecture or device.name} GPU was fitted, only {', '.join(self.architectures)}"
+            )
         if precision not in self.precisions:
             found.append(f"no {precision} engine was fitted")
-        foreign = sorted(set(network.operators) - self.operators)
-        if foreign:
-            found.append(f"no network with {', '.join(foreign)} was fitted")
+        for operator, count in network.operators.items():
+            if count > self.operators.get(operator, 0):
+                found.append(f"{count} {operator}, and fitted were up to {self.operators.get(operator, 0)}")
         for name, value in features(network, batch).items():
             low, high = self.ranges[name]
             if not low <= value <= high:
-                found.append(f"{value:,.4g} {name}, and fitted were {low:,.4g}" + (f" to {high:,.4g}" if high > low else ""))
+                found.append(
+                    f"{value:,.4g} {name}, and fitted were {low:,.4g}" + (f" to {high:,.4g}" if high > low else "")
+                )
         return found
 
 

@@ -48,7 +48,8 @@ class Table:
 
     def predict(self, constants: Constants) -> Array:
         """Milliseconds of every network, [N]."""
-        return np.bincount(self._row, times(self._work, self._limits, constants).total, len(self.ms))
+        kernels = times(self._work, self._limits, constants).total
+        return np.bincount(self._row, kernels, len(self.ms)).astype(np.float64)
 
     def without(self, *devices: str) -> NDArray[np.bool_]:
         """Which networks ran on others, [N]."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +65,7 @@ class Network:
     kernels: tuple[Kernel, ...]
     image: tuple[int, ...]  # the first input, with the batch
     stored: str  # fp32 | fp16 | int8: what the file computes in
-    operators: Mapping[str, int] = field(default_factory=dict)
+    operators: Mapping[str, int]  # how many there are, those that compute number by number under one name
 
     @property
     def macs(self) -> int:
@@ -83,6 +83,7 @@ def read_network(path: Path, batch: int = 1) -> Network:
 def network(model: Any, batch: int = 1, name: str = "the graph") -> Network:
     """The kernels of an onnx.ModelProto, which is changed: its batch is set and its functions are inlined."""
     import onnx
+    import onnx.inliner
 
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
@@ -98,7 +99,9 @@ def network(model: Any, batch: int = 1, name: str = "the graph") -> Network:
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split("\n")[:2])  # the rest follows from it
-        raise ModelError(f"{name}: shapes do not fit at batch {batch}: {reason}", "Check it with onnx.checker.") from None
+        raise ModelError(
+            f"{name}: shapes do not fit at batch {batch}: {reason}", "Check it with onnx.checker."
+        ) from None
     return _Reader(model.graph, name).network()
 
 
@@ -142,7 +145,7 @@ def _set_batch(model: Any, batch: int, name: str) -> None:
 
 
 class _Reader:
-    """One pass over the nodes in their order. A tensor that is only renamed goes by its root, the name it was made by."""
+    """One pass over the nodes in their order. A tensor that is only renamed goes by its root: what it was made as."""
 
     def __init__(self, graph: Any, name: str) -> None:
         self.name = name
@@ -172,8 +175,8 @@ class _Reader:
             raise ModelError(f"{self.name} has no operator that takes time", "Name a network.")
         quantized = any(node.op_type == DQ for node in self.nodes)
         stored = "int8" if quantized else "fp16" if FLOAT16 in self.floats else "fp32"
-        operators = Counter(node.op_type for node in self.nodes if id(node) in self.runs)
-        return Network(tuple(self.kernels), self._shape(self.inputs[0]), stored, operators)
+        kinds = (_family(node.op_type) for node in self.nodes if id(node) in self.runs)
+        return Network(tuple(self.kernels), self._shape(self.inputs[0]), stored, Counter(kinds))
 
     def _take(self, node: Any) -> None:
         op, moving = node.op_type, [t for t in node.input if t and t not in self.constants]
@@ -277,7 +280,11 @@ class _Reader:
             if node.op_type == "Conv":
                 kernel.rows, kernel.columns, kernel.depth = out[0] * prod(out[2:]), out[1], channels * window
             else:
-                kernel.rows, kernel.columns, kernel.depth = left[0] * prod(left[2:]), right[1] * groups * window, channels
+                kernel.rows, kernel.columns, kernel.depth = (
+                    left[0] * prod(left[2:]),
+                    right[1] * groups * window,
+                    channels,
+                )
             if groups > 1 and channels < FEW:
                 kernel.kind = "grouped"
         else:
@@ -322,6 +329,11 @@ class _Reader:
 
     def _count(self, tensor: str) -> int:
         return prod(self._shape(tensor))
+
+
+def _family(op: str) -> str:
+    """Operators that cost alike have one name."""
+    return "element-wise operators" if op in POINTWISE else {"GlobalAveragePool": "ReduceMean"}.get(op, op)
 
 
 def _sizes(graph: Any) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ clock cycles, on the others a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +82,7 @@ def precision_of(network: Network, wanted: str | None) -> Precision:
         raise ModelError(f"precision: {wanted}, and the graph is quantized to INT8", "Name the float graph for that.")
     if network.stored == "fp16" and wanted == "fp32":
         raise ModelError("precision: fp32, and the graph is stored in FP16", "Name the FP32 graph for that.")
-    found: Any = wanted or network.stored
-    return found
+    return cast(Precision, wanted or network.stored)
 
 
 def work(network: Network, precision: Precision) -> Work:
@@ -144,7 +143,9 @@ def limits(device: Device, precision: Precision) -> Limits:
 def times(work: Work, limits: Limits, constants: Constants) -> Times:
     """What every kernel takes. The limits are one device's, or a column of each."""
     c = constants
-    products = np.where(limits.tensor == 1, c.tensor, c.plain) * np.where(work.int8, limits.int8_rate, limits.float_rate)
+    products = np.where(limits.tensor == 1, c.tensor, c.plain) * np.where(
+        work.int8, limits.int8_rate, limits.float_rate
+    )
     rate = np.where(work.grouped, c.grouped * limits.grouped_rate, products)
     cycles = np.where(limits.old == 1, c.launch_kcycles_old, c.launch_kcycles)
     launch = np.where(limits.jetson == 1, cycles / limits.clock, c.launch_us) / 1e3
