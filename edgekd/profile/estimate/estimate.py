@@ -57,13 +57,12 @@ class Fitted:
             found.append(f"no {precision} engine was fitted")
         for operator, count in network.operators.items():
             if count > self.operators.get(operator, 0):
-                found.append(f"{count} {operator}, and fitted were up to {self.operators.get(operator, 0)}")
+                found.append(f"{operator}: {count}, and fitted were at most {self.operators.get(operator, 0)}")
         for name, value in features(network, batch).items():
             low, high = self.ranges[name]
             if not low <= value <= high:
-                found.append(
-                    f"{value:,.4g} {name}, and fitted were {low:,.4g}" + (f" to {high:,.4g}" if high > low else "")
-                )
+                span = f"{low:,.4g}" + (f" to {high:,.4g}" if high > low else "")
+                found.append(f"{name}: {value:,.4g}, and fitted were {span}")
         return found
 
 

@@ -183,6 +183,11 @@ class _Reader:
         if not moving or op in ("Shape", "Size"):  # known before the first image
             self.constants.update(node.output)
         elif op in RENAMES:
+            if self._count(moving[0]) != self._count(node.output[0]):
+                raise ModelError(
+                    f"{self.name}: {op} ({node.name or node.output[0]}) is fixed to another batch",
+                    "Name the batch it was exported with, or export with a dynamic one.",
+                )
             self._name(node.output[0], self.roots[moving[0]])
         elif op == "Concat":
             self._concat(node, moving)

@@ -57,7 +57,7 @@ class Limits(NamedTuple):
     grouped_rate: Any
     bandwidth: Any
     tensor: Any  # 1 where tensor cores do the products
-    clock: Any  # GHz
+    clock: Any  # GHz; of a Jetson
     jetson: Any  # 1 on a Jetson
     old: Any  # 1 without tensor cores
 
@@ -112,6 +112,10 @@ def limits(device: Device, precision: Precision) -> Limits:
             f"target {device.name}: estimates are for NVIDIA GPUs with TensorRT",
             "Measure it there: `edgekd profile MODEL.onnx --target T`.",
         )
+    if precision not in device.formats:
+        raise TargetError(
+            f"target {device.name}: it has no fast {precision}", f"Choose --precision of {', '.join(device.formats)}."
+        )
 
     def figure(name: str) -> float:
         if name not in device.figures:
@@ -134,7 +138,7 @@ def limits(device: Device, precision: Precision) -> Limits:
         grouped_rate=figure("peak_fp32") * half,
         bandwidth=figure("memory_bandwidth"),
         tensor=float(tensor),
-        clock=figure("gpu_clock"),
+        clock=figure("gpu_clock") if device.kind == "jetson" else 1.0,
         jetson=float(device.kind == "jetson"),
         old=float(capability < TENSOR_CORES),
     )
