@@ -10,8 +10,8 @@ parameters and FLOPs that their authors state. Not used: pruned models and the D
 known, and tables of PyTorch, which is another runtime.
 
 A device is left out of the constants and, for its band, of every fit that the band is learned from. The AGX Orin
-developer kits of 32 and 64 GB have one GPU (they are within a tenth) and count as one device. Of the TX2's cells 200 are
-drawn that use every edge: what its engines did with unused edges is not known from the graph. Two baselines stand
+developer kits of 32 and 64 GB have one GPU (they are within a tenth) and count as one device. Of the TX2's cells 200
+are drawn that use every edge: what its engines did with unused edges is not known from the graph. Two baselines stand
 beside: FLOPs over the peak, and the roofline of every kernel without launches; each is scaled by one factor, fitted as
 well. The form of the model and the centres of its prior were chosen with these tables in view; the constants and bands
 were not.

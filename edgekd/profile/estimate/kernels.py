@@ -41,17 +41,14 @@ FEW = 16  # channels a group; below, tensor cores are of no use
 class Kernel:
     """One launch. Sizes are for the whole batch; bytes follow from numbers once a precision is chosen.
 
-    `matrix` is a convolution or product as [rows, columns, depth] of its output and its sum, a `grouped` one sums over
-    few channels, `move` does next to no arithmetic. `int8` says that Q/DQ surround it.
+    `matrix` is a convolution or product, a `grouped` one sums over few channels, `move` does next to no arithmetic.
+    `int8` says that it multiplies what Q/DQ made integers.
     """
 
     name: str
     kind: Kind
     operators: list[str]
     macs: int = 0
-    rows: int = 0
-    columns: int = 0
-    depth: int = 0
     numbers: int = 0  # activations read and written
     quantized: int = 0  # of them, those that are kept in INT8
     weights: int = 0  # numbers of its constants
@@ -60,7 +57,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Network:
-    """The kernels in the order they run, and what `in_range` looks at."""
+    """The kernels in the order they run, and what tells whether networks like it were fitted."""
 
     kernels: tuple[Kernel, ...]
     image: tuple[int, ...]  # the first input, with the batch
@@ -149,7 +146,7 @@ class _Reader:
 
     def __init__(self, graph: Any, name: str) -> None:
         self.name = name
-        self.nodes = [node for node in graph.node]
+        self.nodes = list(graph.node)
         self.sizes = _sizes(graph)
         self.constants = {tensor.name for tensor in graph.initializer}
         self.inputs = [value.name for value in graph.input if value.name not in self.constants]
@@ -188,7 +185,7 @@ class _Reader:
                     f"{self.name}: {op} ({node.name or node.output[0]}) is fixed to another batch",
                     "Name the batch it was exported with, or export with a dynamic one.",
                 )
-            self._name(node.output[0], self.roots[moving[0]])
+            self.roots[node.output[0]] = self.roots[moving[0]]
         elif op == "Concat":
             self._concat(node, moving)
         elif op in POINTWISE:
@@ -219,20 +216,14 @@ class _Reader:
         self.runs[id(node)] = place
         for tensor in node.output if not output else [output]:
             if tensor:
-                self._name(tensor, (tensor,))
+                self.roots[tensor] = (tensor,)
                 self.made[tensor] = place
         written = self._count(output or node.output[0])
         for tensor in moving:
             for root in self.roots[tensor]:
                 if self.made[root] != place:
                     reads[root] = min(written, self._count(root)) if node.op_type in PARTS else self._count(root)
-        kernel.weights += sum(self._count(t) for t in node.input if t in self.constants and self._is_weight(t))
-
-    def _is_weight(self, tensor: str) -> bool:
-        return tensor in self.sizes and len(self.sizes[tensor]) > 0
-
-    def _name(self, tensor: str, roots: tuple[str, ...]) -> None:
-        self.roots[tensor] = roots
+        kernel.weights += sum(prod(self.sizes[t]) for t in node.input if t in self.constants and self.sizes.get(t))
 
     def _grown(self, node: Any, moving: list[str]) -> int | None:
         """The kernel that computes `node` on the way, or None."""
@@ -274,30 +265,20 @@ class _Reader:
                     root = copy
                 self.joined.add(root)
                 found.append(root)
-        self._name(node.output[0], tuple(found))
+        self.roots[node.output[0]] = tuple(found)
 
     def _product(self, node: Any, kernel: Kernel) -> None:
         out, left, right = (self._shape(t) for t in (node.output[0], *node.input[:2]))
-        attributes = {a.name: a for a in node.attribute}
-        if node.op_type in ("Conv", "ConvTranspose"):
-            groups = attributes["group"].i if "group" in attributes else 1
-            window, channels = prod(right[2:]), left[1] // groups
-            if node.op_type == "Conv":
-                kernel.rows, kernel.columns, kernel.depth = out[0] * prod(out[2:]), out[1], channels * window
-            else:
-                kernel.rows, kernel.columns, kernel.depth = (
-                    left[0] * prod(left[2:]),
-                    right[1] * groups * window,
-                    channels,
-                )
-            if groups > 1 and channels < FEW:
-                kernel.kind = "grouped"
+        attributes = {a.name: a.i for a in node.attribute}
+        if node.op_type == "Conv":
+            kernel.macs = prod(out) * prod(right[1:])
+        elif node.op_type == "ConvTranspose":
+            kernel.macs = prod(left) * prod(right[1:])
         else:
-            flipped = node.op_type == "Gemm" and "transA" in attributes and attributes["transA"].i
-            kernel.depth = left[0] if flipped else left[-1]
-            kernel.columns = out[-1]
-            kernel.rows = prod(out[:-1])
-        kernel.macs = kernel.rows * kernel.columns * kernel.depth
+            kernel.macs = prod(out) * (left[0] if attributes.get("transA") else left[-1])
+        groups = attributes.get("group", 1)
+        if groups > 1 and left[1] // groups < FEW:
+            kernel.kind = "grouped"
         kernel.int8 = all(self._dequantized(tensor) for tensor in node.input[:2])
 
     def _dequantized(self, tensor: str) -> bool:
