@@ -100,6 +100,18 @@ def test_products_are_counted_by_rows_columns_and_depth() -> None:
     assert [k.weights for k in kernels] == [0, 0, 0, 64 * 5]
 
 
+@pytest.mark.parametrize(
+    ("layer", "weights", "image", "macs"),
+    [
+        (node("Gemm", "x w", "y", transB=1), (10, 24), ("batch", 24), 24 * 10),
+        (node("ConvTranspose", "x w", "y", strides=[2, 2]), (4, 6, 2, 2), ("batch", 4, 8, 8), 64 * 4 * 6 * 4),
+        (node("Conv", "x w", "y", group=2, strides=[2, 2]), (6, 2, 2, 2), ("batch", 4, 8, 8), 16 * 6 * 2 * 4),
+    ],
+)
+def test_layers_by_their_sizes(layer: Any, weights: Any, image: Any, macs: int) -> None:
+    assert [network(graph([layer], {"w": weights}, image=image), batch=2).macs] == [2 * macs]
+
+
 def test_a_quantized_graph_has_the_kernels_of_the_float_one(models: list[OnnxModel]) -> None:
     fp32, int8 = (read_network(Path(model.path)) for model in models)
     assert (fp32.stored, int8.stored) == ("fp32", "int8")
