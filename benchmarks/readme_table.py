@@ -118,6 +118,29 @@ def engines(found: list[Line]) -> str:
     )
 
 
+def latency_estimate(found: list[Line]) -> str:
+    line = found[-1]
+    f = line["figures"]
+    rows = []
+    for name, row in f["devices"].items():
+        cells = [f"{row['rho']:.3f}", f"{100 * row['mape']:.0f} %", f"{100 * row['covered']:.0f} %"]
+        for baseline in row["baselines"].values():
+            cells.append(f"{baseline['rho']:.3f}, {100 * baseline['mape']:.0f} %")
+        rows.append([name, str(row["n"]), *cells])
+    reached = sum(row["rho"] >= 0.9 for row in f["devices"].values())
+    covered, of_all = (f"{100 * f[key]:.0f} %" for key in ("covered", "covered_rows"))
+    return (
+        f"Latency estimates against {f['rows']:,} published TensorRT latencies at batch 1, each device left out of\n"
+        "all that its estimates and bands were fitted to: rho is at least .9 on "
+        f"{reached} of {len(rows)} devices, and the 80 %\n"
+        f"bands hold {covered} (mean of the devices; {of_all} of the latencies). "
+        f"The band that ships is a factor of {f['factor']:.2f} either way.\n"
+        f"Beside it FLOPs over the peak, and the roofline alone, scaled to the other devices: rho, MAPE.\n"
+        f"Made by `{line['command']}` ({line['date']}).\n\n"
+        f"{table(['device left out', 'n', 'rho', 'MAPE', 'in the band', 'FLOPs', 'roofline'], rows)}\n"
+    )
+
+
 def quantize(found: list[Line]) -> str:
     names = {
         "fp32": "FP32",
@@ -238,6 +261,7 @@ PARTS: dict[str, Callable[[list[Line]], str]] = {
         distill_accuracy,
         distill_speed,
         engines,
+        latency_estimate,
         resume,
     )
 }

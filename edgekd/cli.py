@@ -393,6 +393,25 @@ app.command()(profile)
 
 
 @app.command()
+def estimate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file; a dynamic batch is set.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="NVIDIA GPU of `edgekd targets`, or FILE.yaml; repeat for more.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8; default: the file's.")] = None,
+    json: Json = False,
+) -> None:
+    """Latency on a GPU that is not here: a roofline fitted to published tables, with its error. Not a measurement."""
+    from edgekd import render_files
+    from edgekd.profile.estimate import estimate as estimate_latency
+
+    targets = _required(target, "--target", "device")
+    found = [estimate_latency(model, name, batch=batch, precision=precision) for name in targets]
+    render_files.estimates(found, json)
+
+
+@app.command()
 def lint(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any Q/DQ graph, whoever exported it.")],
     target: Target = None,

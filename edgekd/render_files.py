@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.render import cell, emit, table
+
+if TYPE_CHECKING:
+    from edgekd.profile.estimate import LatencyEstimate
+
+SHOWN = 5  # kernels of an estimate
 
 
 def bundle(manifest: Mapping[str, Any], out: Path, as_json: bool) -> None:
@@ -99,3 +104,27 @@ def difference(record: Mapping[str, Any], as_json: bool) -> None:
     for row in record["latency"]:
         for warning in row["conditions"]["warnings"]:
             print(f"{row['artifact']}, batch {row['batch']}: {warning}")
+
+
+def estimates(found: Sequence[LatencyEstimate], as_json: bool) -> None:
+    """Estimated latencies, each with its band or the reasons why it has none, and the slowest kernels."""
+    if as_json:
+        emit([{**estimate.row(), "kernels": estimate.kernels} for estimate in found])
+        return
+    for estimate in found:
+        print(f"{estimate.artifact} on {estimate.target}, {estimate.precision}, batch {estimate.batch}")
+        if estimate.low_ms is not None and estimate.high_ms is not None:
+            band = f"{estimate.low_ms:.3g} to {estimate.high_ms:.3g} ms in {estimate.coverage:.0%} of cases"
+        else:
+            band = "how far off is not known: it is outside of what was fitted"
+        print(f"about {estimate.ms:.3g} ms, an estimate and no measurement; {band}")
+        for reason in estimate.outside:
+            print(f"  outside  {reason}")
+        bounds = Counter[str]()
+        for kernel in estimate.kernels:
+            bounds[kernel["bound"]] += kernel["ms"]
+        shares = ", ".join(f"{ms / estimate.ms:.0%} by {bound}" for bound, ms in bounds.most_common())
+        print(f"{len(estimate.kernels)} kernels, bound {shares}; at the device's highest clocks")
+        slowest = sorted(estimate.kernels, key=lambda kernel: -kernel["ms"])[:SHOWN]
+        lines = [[k["name"], " ".join(k["operators"]), f"{k['ms']:.3g}", k["bound"]] for k in slowest]
+        table("", {"slowest kernels": "left", "operators": "left", "ms": "right", "bound by": "left"}, lines)
