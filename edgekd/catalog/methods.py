@@ -8,17 +8,32 @@ from typing import Any
 
 from edgekd.catalog._row import Row
 
+NEEDS = {  # what a method may ask for
+    "labels": "the images' labels",
+    "features": "tapped features of both networks",
+    "student_features": "tapped features of the student",
+    "embeddings": "embeddings of both networks",
+    "student_embeddings": "embeddings of the student",
+    "all_logits": "the teacher's logits of all classes",
+    "live": "the teacher beside the student, on images that are new at every step",
+    "network": "the teacher's network itself, which gradients pass through",
+    "unlabelled": "a second stream of images without labels: distill.unlabelled or distill.labels",
+    "held_out": "a part of the training images that the student is not trained on",
+    "table": "values of every training image: distill.table",
+}
+
 
 @dataclass(frozen=True)
 class MethodRow(Row):
     family: str  # logit | feature | relation | token | policy
     paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings student_embeddings all_logits unlabelled live
+    needs: tuple[str, ...]  # of NEEDS
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
     owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
     permutable: bool = True  # the loss does not depend on the order of a batch
+    any_classes: bool = False  # no logits of the teacher are read: its classes may be others than the data's
     ships_extra: bool = False  # `export` returns more than the plain student
     top_logits: int = 0  # of an image's largest, how many stored targets must hold; of no matter with `all_logits`
     refuses: Mapping[str, str] = field(default_factory=dict)  # methods that it cannot be listed with, and why
@@ -26,12 +41,12 @@ class MethodRow(Row):
     @property
     def replayable(self) -> bool:
         """Whether stored teacher outputs, logits and embeddings, are enough."""
-        return not {"features", "live"} & set(self.needs)
+        return not {"features", "live", "network"} & set(self.needs)
 
     def asks(self, whose: str) -> dict[str, Any]:
         """What `Tapped` is to give of the `student` or of the `teacher` beside its logits."""
-        embeddings = {"embeddings", "student_embeddings"} if whose == "student" else {"embeddings"}
-        return {"features": "features" in self.needs, "embeddings": bool(embeddings & set(self.needs))}
+        own = {"student": ("", "student_"), "teacher": ("",)}[whose]
+        return {kind: any(f"{of}{kind}" in self.needs for of in own) for kind in ("features", "embeddings")}
 
     def line(self) -> dict[str, Any]:
         """What a table of methods says of it."""
@@ -56,6 +71,7 @@ METHODS = {
             family="logit",
             paper="-",
             needs=("labels",),
+            any_classes=True,
             anchor="CIFAR-100 ResNet-20: 69.06",
             owns_labels=True,
         ),
@@ -213,6 +229,7 @@ METHODS = {
             paper="Romero et al. ICLR 2015",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.21",
+            any_classes=True,
         ),
         MethodRow(
             "at",
@@ -222,6 +239,7 @@ METHODS = {
             paper="Zagoruyko and Komodakis ICLR 2017",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.55",
+            any_classes=True,
         ),
         MethodRow(
             "vid",
@@ -231,6 +249,7 @@ METHODS = {
             paper="Ahn et al. CVPR 2019",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.38",
+            any_classes=True,
         ),
         MethodRow(
             "ofd",
@@ -240,6 +259,7 @@ METHODS = {
             paper="Heo et al. ICCV 2019",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.98",
+            any_classes=True,
         ),
         MethodRow(
             "reviewkd",
@@ -249,6 +269,7 @@ METHODS = {
             paper="Chen et al. CVPR 2021",
             needs=("features", "embeddings"),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.89",
+            any_classes=True,
         ),
         MethodRow(
             "cwd",
@@ -258,6 +279,7 @@ METHODS = {
             paper="Shu et al. ICCV 2021",
             needs=("features",),
             anchor="Cityscapes PSPNet-R101 to PSPNet-R18: 75.54 mIoU",
+            any_classes=True,
         ),
         MethodRow(
             "mgd",
@@ -267,6 +289,7 @@ METHODS = {
             paper="Yang et al. ECCV 2022",
             needs=("features",),
             anchor="ImageNet ResNet-34 to ResNet-18: 71.69",
+            any_classes=True,
         ),
         MethodRow(
             "simkd",
@@ -285,7 +308,7 @@ METHODS = {
             "exits of the student learn the teacher's logits: any two families",
             family="feature",
             paper="Hao et al. NeurIPS 2023",
-            needs=("labels", "features"),
+            needs=("labels", "student_features"),
             anchor="CIFAR-100, unlike families: up to 8.0 points over the best baseline",
         ),
         MethodRow(
@@ -296,6 +319,7 @@ METHODS = {
             paper="Romero et al. ICLR 2015; Yang et al. CVPR 2024 (CLIP-KD)",
             needs=("embeddings",),
             anchor="CC3M+12M CLIP ViT-B/16 to ViT-T/16, ImageNet zero-shot: 30.55 to 34.23",
+            any_classes=True,
         ),
         MethodRow(
             "srrl",
@@ -314,6 +338,7 @@ METHODS = {
             paper="Tian et al. ICLR 2020",
             needs=("labels", "embeddings"),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.16",
+            any_classes=True,
         ),
         MethodRow(
             "sp",
@@ -323,6 +348,7 @@ METHODS = {
             paper="Tung and Mori ICCV 2019",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.67",
+            any_classes=True,
         ),
         MethodRow(
             "rkd",
@@ -332,6 +358,7 @@ METHODS = {
             paper="Park et al. CVPR 2019",
             needs=("embeddings",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.61",
+            any_classes=True,
         ),
         MethodRow(
             "pkt",
@@ -341,6 +368,7 @@ METHODS = {
             paper="Passalis and Tefas ECCV 2018",
             needs=("embeddings",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.34",
+            any_classes=True,
         ),
         MethodRow(
             "trg",
@@ -350,6 +378,7 @@ METHODS = {
             paper="Zhang et al. 2023, arXiv 2306.12442 (reconstructed)",
             needs=("features",),
             anchor="-",
+            any_classes=True,
         ),
         MethodRow(
             "token",
@@ -357,7 +386,7 @@ METHODS = {
             "a distillation token learns the teacher, hard or soft; for distilled transformers",
             family="token",
             paper="Touvron et al. ICML 2021 (DeiT)",
-            needs=("labels", "embeddings"),
+            needs=("labels", "student_embeddings"),
             anchor="ImageNet DeiT-Ti: 72.2 to 74.5",
             owns_labels=True,
         ),

@@ -19,7 +19,7 @@ from edgekd.data import Dataset, Split
 from edgekd.distill.methods._base import Batch
 from edgekd.distill.methods._combined import make_method, options_of
 from edgekd.distill.methods._custom import find_method
-from edgekd.distill.schedule import augmentation, epoch_plan
+from edgekd.distill.schedule import augmentation
 from edgekd.distill.targets import Layout, TeacherTargets, replay
 from edgekd.distill.teachers import live_targets
 from edgekd.distill.trainer import Trainer
@@ -98,7 +98,7 @@ def _step_ms(name: str, data: Dataset, out: Path) -> float:
             layout = Layout(CLASSES, embedding=side.embedding if side is not None else 0)
             targets = replay(out / "replay", targets, layout, data, augment, 1, device, NullProgress())
     trainer = Trainer(out, student, specs[1], method, targets, data, augment, config, 0, 1, side)
-    plan = epoch_plan(config, len(data.train), 0, 0, 1)
+    plan = trainer.streams.plan(config, 0, 0, 1)
     seconds = []
     for (samples, view), pixels in zip(plan, trainer.loader(plan), strict=True):
         started = time.perf_counter()
