@@ -312,6 +312,15 @@ METHODS = {
             anchor="CIFAR-100, unlike families: up to 8.0 points over the best baseline",
         ),
         MethodRow(
+            "talking",
+            "edgekd.distill.methods.talking:Talking",
+            "the student's feature goes on through the teacher's upper layers to the task loss",
+            family="feature",
+            paper="Zhao et al. 2023, arXiv 2310.03188 (one round, reconstructed)",
+            needs=("labels", "features", "network"),
+            anchor="-",
+        ),
+        MethodRow(
             "mimic",
             "edgekd.distill.methods.mimic:Mimic",
             "regress the teacher's embedding by a linear layer",

@@ -88,7 +88,7 @@ def live_targets(
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         watched = Tapped(net, spec.input_shape, taps=config.taps.teacher, whose="teacher", **asked)
         sides.append(watched.side)
-        network = Network(net, spec.mean, spec.std) if "network" in row.needs else None
+        network = Network(net, spec.mean, spec.std, spec.input_shape) if "network" in row.needs else None
         targets.append(LiveTargets(watched, spec.mean, spec.std, network))
     if len(targets) == 1:
         return targets[0], sides[0] if more else None

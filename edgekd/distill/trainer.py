@@ -96,7 +96,7 @@ class Trainer:
             self.labels,
             seed,
             self.total,
-            student_network=Network(self.model, spec.mean, spec.std),
+            student_network=Network(self.model, spec.mean, spec.std, spec.input_shape),
             teacher_network=targets.network if isinstance(targets, LiveTargets) else None,
             taught=None if targets is None else self._taught,
             held=self._held if len(self.streams.held) else None,

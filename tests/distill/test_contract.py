@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.artifacts import ModelSpec
-from edgekd.catalog import METHODS
-from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
-from edgekd.distill.methods._custom import NEEDS
+from edgekd.catalog import METHODS, NEEDS, MethodRow
+from edgekd.distill.methods._base import Batch, Method, Network, Outputs, Setup, Side
 from edgekd.errors import InputError
 from edgekd.models import build_model
 from edgekd.models.taps import Tapped
@@ -82,6 +81,12 @@ def permuted(outputs: Outputs, order: Tensor) -> Outputs:
     )
 
 
+def setup(row: MethodRow, student: nn.Module, own: Side, other: Side | None) -> Setup:
+    """With what a training gives to those rows that ask for it."""
+    networks = [Network(net, (0.5,) * 3, (0.25,) * 3, SHAPE) for net in (student, teacher_net())]
+    return Setup(own, other, CLASSES, LABELS, 0, 10, *networks if "network" in row.needs else ())
+
+
 def make(name: str, pair: str) -> Case:
     """Skips a pair that the method refuses, before the first step or in it."""
     row = METHODS[name]
@@ -97,7 +102,7 @@ def make(name: str, pair: str) -> Case:
         with torch.no_grad():
             targets = other(images)
         side = other.side if any(row.asks("teacher").values()) else None
-        method.prepare(Setup(watched.side, side, CLASSES, LABELS, 0, steps=10))
+        method.prepare(setup(row, student, watched.side, side))
         case = Case(student, method, watched(images), targets, batch)
         case.terms(copy.deepcopy(method))
     except InputError as error:

@@ -60,6 +60,7 @@ class Network:
     model: nn.Module
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    input_shape: tuple[int, int, int]
 
     def __call__(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(self.normalised(images))
