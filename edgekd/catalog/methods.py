@@ -321,6 +321,31 @@ METHODS = {
             anchor="-",
         ),
         MethodRow(
+            "prockd",
+            "edgekd.distill.methods.prockd:ProCKD",
+            "prototypes of what the teacher sees augment the student's features: any label space",
+            family="feature",
+            paper="Li et al. 2022, arXiv 2212.13180 (partly reconstructed)",
+            needs=("labels", "features", "student_embeddings"),
+            any_classes=True,
+            anchor="-",
+        ),
+        MethodRow(
+            "lelp",
+            "edgekd.distill.methods.lelp:LELP",
+            "classes split into pseudo-subclasses along the teacher's embeddings, folded at export; for few classes",
+            family="logit",
+            paper="Loo et al. 2024, arXiv 2409.20449 (partly reconstructed)",
+            needs=("labels", "embeddings", "all_logits"),
+            anchor="Sentiment140, 2 classes: 0.88 over the best baseline",
+            owns_labels=True,
+            ships_extra=True,
+            refuses={
+                name: "which trains the student's own head, and lelp ships another"
+                for name in ("sinkd", "ofakd", "prockd")
+            },
+        ),
+        MethodRow(
             "mimic",
             "edgekd.distill.methods.mimic:Mimic",
             "regress the teacher's embedding by a linear layer",

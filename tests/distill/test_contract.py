@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.artifacts import ModelSpec
@@ -81,10 +82,26 @@ def permuted(outputs: Outputs, order: Tensor) -> Outputs:
     )
 
 
-def setup(row: MethodRow, student: nn.Module, own: Side, other: Side | None) -> Setup:
-    """With what a training gives to those rows that ask for it."""
+def setup(row: MethodRow, student: nn.Module, own: Side, teacher: Tapped) -> Setup:
+    """With what a training gives, and nothing of the teacher that the row does not ask for."""
+
+    @torch.no_grad()
+    def taught(samples: NDArray[np.int64]) -> Outputs:
+        return teacher(torch.randn(len(samples), *SHAPE, generator=torch.Generator().manual_seed(int(samples[0]))))
+
     networks = [Network(net, (0.5,) * 3, (0.25,) * 3, SHAPE) for net in (student, teacher_net())]
-    return Setup(own, other, CLASSES, LABELS, 0, 10, *networks if "network" in row.needs else ())
+    asked = any(row.asks("teacher").values()) or "network" in row.needs
+    return Setup(
+        own,
+        teacher.side if asked else None,
+        CLASSES,
+        LABELS,
+        seed=0,
+        steps=10,
+        student_network=networks[0],
+        teacher_network=networks[1] if "network" in row.needs else None,
+        taught=taught,
+    )
 
 
 def make(name: str, pair: str) -> Case:
@@ -101,8 +118,7 @@ def make(name: str, pair: str) -> Case:
         other = Tapped(teacher_net(), SHAPE, **row.asks("teacher"))
         with torch.no_grad():
             targets = other(images)
-        side = other.side if any(row.asks("teacher").values()) else None
-        method.prepare(setup(row, student, watched.side, side))
+        method.prepare(setup(row, student, watched.side, other))
         case = Case(student, method, watched(images), targets, batch)
         case.terms(copy.deepcopy(method))
     except InputError as error:
