@@ -331,6 +331,21 @@ METHODS = {
             anchor="-",
         ),
         MethodRow(
+            "dho",
+            "edgekd.distill.methods.dho:DHO",
+            "a head for the few labels and a head for the teacher, mixed at inference; takes unlabelled images",
+            family="logit",
+            paper="Kang et al. 2025, arXiv 2505.07675",
+            needs=("labels", "student_embeddings", "unlabelled"),
+            anchor="ImageNet DFN ViT-H to ViT-B, 1 % of the labels: 81.6",
+            owns_labels=True,
+            ships_extra=True,
+            refuses={
+                name: "which goes by the label of every image, and dho has images without one"
+                for name in ("crd", "ofakd")
+            },
+        ),
+        MethodRow(
             "lelp",
             "edgekd.distill.methods.lelp:LELP",
             "classes split into pseudo-subclasses along the teacher's embeddings, folded at export; for few classes",

@@ -194,6 +194,10 @@ def _check(row: MethodRow, data: Dataset, config: DistillConfig, teacher_classes
             raise ConfigError(
                 f"distill.{key}: {row.name} has labelled and unlabelled images in a batch", f"Unset distill.{key}."
             )
+        if config.ensemble == "confidence":
+            raise ConfigError(
+                f"distill.ensemble: confidence goes by labels, and {row.name} has images without one", "Set it to mean."
+            )
         if min(config.batch_size, len(data.train)) // config.accumulate // processes.count() % 2:
             raise ConfigError(
                 f"distill.batch_size: {config.batch_size} cannot be halved into labelled and unlabelled images",
