@@ -33,6 +33,7 @@ class MethodRow(Row):
     min_classes: int = 2
     owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
     permutable: bool = True  # the loss does not depend on the order of a batch
+    teacher: bool = True  # whether it reads a teacher at all
     any_classes: bool = False  # no logits of the teacher are read: its classes may be others than the data's
     ships_extra: bool = False  # `export` returns more than the plain student
     top_logits: int = 0  # of an image's largest, how many stored targets must hold; of no matter with `all_logits`
@@ -71,6 +72,7 @@ METHODS = {
             family="logit",
             paper="-",
             needs=("labels",),
+            teacher=False,
             any_classes=True,
             anchor="CIFAR-100 ResNet-20: 69.06",
             owns_labels=True,
@@ -210,6 +212,18 @@ METHODS = {
             refuses={
                 name: "which goes by one label an image, where mixed images have two" for name in ("crd", "ofakd")
             },
+        ),
+        MethodRow(
+            "makd",
+            "edgekd.distill.methods.makd:MaKD",
+            "answers of a large model to questions about each image, from a table, beside the classes",
+            family="policy",
+            paper="Lee et al. 2025, arXiv 2501.13341",
+            needs=("labels", "student_embeddings", "table"),
+            teacher=False,
+            any_classes=True,
+            anchor="Stanford Cars ResNet-18, no teacher: 77.53 to 83.38",
+            refuses={"mixkd": "which mixes images, and makd has the answers of whole ones"},
         ),
         MethodRow(
             "taid",

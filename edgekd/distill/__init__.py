@@ -69,7 +69,7 @@ def distill(
     targets: TeacherTargets | None = None
     views: int | None = None
     side: Side | None = None
-    if row.name != "ce":
+    if row.teacher:
         why = _why_live(row, config)
         store = store or out / "replay"
         export = None if why else Export(store, config.views * len(data.train), progress)

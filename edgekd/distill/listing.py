@@ -67,7 +67,7 @@ def measure_methods(progress: Progress) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "targets": "-" if name == "ce" else "replay" if METHODS[name].replayable else "live",
+            "targets": "-" if not METHODS[name].teacher else "replay" if METHODS[name].replayable else "live",
             "step_ms": milliseconds,
             "of_kd": None if milliseconds is None else milliseconds / kd,
             "note": notes.get(name, ""),
@@ -92,7 +92,7 @@ def _step_ms(name: str, data: Dataset, out: Path) -> float:
     augment, device = augmentation(config, data, 0), processes.device()
     targets: TeacherTargets | None = None
     side: Side | None = None
-    if name != "ce":
+    if row.teacher:
         targets, side = live_targets(specs[:1], row, config, device, None)
         if row.replayable:
             layout = Layout(CLASSES, embedding=side.embedding if side is not None else 0)

@@ -101,6 +101,12 @@ def setup(row: MethodRow, student: nn.Module, own: Side, teacher: Tapped) -> Set
         student_network=networks[0],
         teacher_network=networks[1] if "network" in row.needs else None,
         taught=taught,
+        table={
+            "risk": np.linspace(0, 1, len(LABELS), dtype=np.float32),
+            "round": (np.arange(len(LABELS)) % 2).astype(np.float32),
+        }
+        if "table" in row.needs
+        else None,
     )
 
 

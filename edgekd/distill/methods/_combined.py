@@ -155,6 +155,7 @@ def _joined(rows: Sequence[MethodRow]) -> MethodRow:
         owns_labels=True,
         top_logits=max(row.top_logits for row in rows),
         permutable=all(row.permutable for row in rows),
+        teacher=any(row.teacher for row in rows),
         any_classes=all(row.any_classes for row in rows),
         ships_extra=any(row.ships_extra for row in rows),
     )
