@@ -226,6 +226,16 @@ METHODS = {
             refuses={"mixkd": "which mixes images, and makd has the answers of whole ones"},
         ),
         MethodRow(
+            "tgeo",
+            "edgekd.distill.methods.tgeo:TGeo",
+            "how much each image trusts the teacher, learned through a step on held-out training images",
+            family="policy",
+            paper="Hu et al. 2024, arXiv 2312.15112",
+            needs=("labels", "all_logits", "held_out"),
+            anchor="-",
+            owns_labels=True,
+        ),
+        MethodRow(
             "taid",
             "edgekd.distill.methods.taid:TAID",
             "the teacher of another method starts at the student and moves away as it follows",

@@ -108,8 +108,10 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    unit: NDArray[np.float32] = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype("f4")
+    return unit
 
 
 def _sigmoid(x: NDArray[Any]) -> NDArray[np.float32]:
-    return torch.from_numpy(x).sigmoid().numpy()  # type: ignore[no-any-return]
+    answers: NDArray[np.float32] = torch.from_numpy(x).sigmoid().numpy()
+    return answers

@@ -25,6 +25,8 @@ from edgekd.models.taps import Tapped
 
 CLASSES, SHAPE, BATCH = 7, (3, 32, 32), 8
 LABELS = torch.arange(64) % CLASSES
+PIXELS = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
+BATCHED = Batch(PIXELS, LABELS[:BATCH], np.arange(BATCH), 0)
 
 
 def resnet(*widths: int) -> nn.Module:
@@ -101,12 +103,8 @@ def setup(row: MethodRow, student: nn.Module, own: Side, teacher: Tapped) -> Set
         student_network=networks[0],
         teacher_network=networks[1] if "network" in row.needs else None,
         taught=taught,
-        table={
-            "risk": np.linspace(0, 1, len(LABELS), dtype=np.float32),
-            "round": (np.arange(len(LABELS)) % 2).astype(np.float32),
-        }
-        if "table" in row.needs
-        else None,
+        table={name: np.arange(len(LABELS), dtype=np.float32) / 64 for name in ("risk", "round")},
+        held=lambda step, n: BATCHED,
     )
 
 
@@ -118,14 +116,13 @@ def make(name: str, pair: str) -> Case:
     if pair == "twin":
         student.load_state_dict(teacher_net().state_dict())
     images = torch.randn(BATCH, *SHAPE)
-    batch = Batch(np.zeros((BATCH, 32, 32, 3), np.uint8), LABELS[:BATCH], np.arange(BATCH), 0)
     try:
         watched = Tapped(student.eval(), SHAPE, **row.asks("student"))
         other = Tapped(teacher_net(), SHAPE, **row.asks("teacher"))
         with torch.no_grad():
             targets = other(images)
         method.prepare(setup(row, student, watched.side, other))
-        case = Case(student, method, watched(images), targets, batch)
+        case = Case(student, method, watched(images), targets, BATCHED)
         case.terms(copy.deepcopy(method))
     except InputError as error:
         assert error.what and error.fix
