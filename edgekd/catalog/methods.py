@@ -214,6 +214,17 @@ METHODS = {
             },
         ),
         MethodRow(
+            "hard",
+            "edgekd.distill.methods.hard:HARD",
+            "augmentations learned to move the student's answer and not the teacher's",
+            family="policy",
+            paper="Nix et al. 2023, arXiv 2305.14890 (reconstructed)",
+            needs=("labels", "live", "network"),
+            anchor="-",
+            owns_labels=True,
+            refuses={"makd": "which has the answers of images as they are"},
+        ),
+        MethodRow(
             "makd",
             "edgekd.distill.methods.makd:MaKD",
             "answers of a large model to questions about each image, from a table, beside the classes",

@@ -96,7 +96,7 @@ def distill(
         student = replace(student, around=around)
     checkpoint = _finish(out, shipped, student, metrics)
     if processes.rank() == 0:
-        record["notes"] = method.report(out)
+        record |= {"notes": method.report(out), "pictures": sorted(file.name for file in out.glob("*.png"))}
         write_json(out / "distill.json", record)
         shutil.rmtree(out / "replay", ignore_errors=True)  # of no use to any other student
     return checkpoint

@@ -1,15 +1,17 @@
-"""A virtual step, and how what comes of it depends on the weights of what made it: bilevel optimisation in one step."""
+"""What a method's own networks learn beside the student: a virtual step and what depends on it, and their gradient."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.func import grad, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Weights = Mapping[str, Tensor]
+LENGTH = 0.1  # of a gradient, whatever the loss is scaled by: steps of SGD are then as long as its learning rate says
 
 
 def hypergradient(
@@ -31,3 +33,11 @@ def hypergradient(
         moved = {name: weights[name] - rate * g for name, g in grad(inner)(weights).items()}
         along: Tensor = jvp(slope, (weights,), (grad(outer)(moved),))[1]
     return -rate * along
+
+
+def follow(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+    """Add `gradients`, scaled together to `LENGTH`, to the parameters' `grad`."""
+    scale = LENGTH / torch.cat([gradient.flatten() for gradient in gradients]).norm().clamp_min(1e-20)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        added = scale * gradient
+        parameter.grad = added if parameter.grad is None else parameter.grad + added

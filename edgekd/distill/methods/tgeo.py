@@ -13,7 +13,7 @@ through that step, which is exact: what a second differentiation of L would give
 
 The authors' released script computes a without gradient, so that its controller never learns, and applies cross-entropy
 to probabilities; neither is done here. Temperature 1.5, the tenth held out, and the layers are theirs. Reconstructed:
-the gradient is scaled to length 1 and followed by the student's own optimizer, where they have Adam; only every tenth
+the gradient is scaled to length 0.1 and followed by the student's own optimizer, where they have Adam; only every tenth
 step is unrolled, at three times the cost of a step of KD. Above 100 classes u would be long: it is then
 [S_y, T_y, T'_y, max S, max T] and the norms of those five differences (`scalars`).
 """
@@ -34,7 +34,7 @@ from edgekd.distill.methods._base import Batch, Network, Setup
 from edgekd.distill.methods._features import seeded
 from edgekd.distill.methods._geometry import class_means, geometry
 from edgekd.distill.methods._logits import LogitMethod, positive
-from edgekd.distill.methods._unrolled import Weights, hypergradient
+from edgekd.distill.methods._unrolled import Weights, follow, hypergradient
 from edgekd.errors import ConfigError
 
 FULL = 100  # classes up to which u is made of whole distributions
@@ -117,9 +117,7 @@ class TGeo(LogitMethod):
             batch, student, teacher, step = self._seen
             a = self.ratio(student, teacher, batch.labels)
             gradients = torch.autograd.grad(a, parameters, self.hypergradient(a.detach(), batch, teacher, step))
-            norm = torch.cat([g.flatten() for g in gradients]).norm().clamp_min(1e-20)
-            for parameter, g in zip(parameters, gradients, strict=True):
-                parameter.grad = g / norm if parameter.grad is None else parameter.grad + g / norm
+            follow(parameters, gradients)
 
     def hypergradient(self, a: Tensor, batch: Batch, teacher: Tensor, step: int) -> Tensor:
         """[N]: the derivative of the held-out cross-entropy after the virtual step, with respect to each a_i."""
