@@ -247,6 +247,16 @@ METHODS = {
             owns_labels=True,
         ),
         MethodRow(
+            "swing",
+            "edgekd.distill.methods.swing:Swing",
+            "private images are taught at a higher temperature and with noise; no differential privacy",
+            family="logit",
+            paper="Li et al. 2022, arXiv 2212.08349 (reconstructed)",
+            needs=("labels", "all_logits", "table"),
+            anchor="-",
+            owns_labels=True,
+        ),
+        MethodRow(
             "taid",
             "edgekd.distill.methods.taid:TAID",
             "the teacher of another method starts at the student and moves away as it follows",
