@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edgekd.artifacts import ModelSpec
 from edgekd.config import DistillConfig
 from edgekd.data.dataset import Dataset, channel_statistics
@@ -25,9 +27,9 @@ def teacher_of(data: Path) -> ModelSpec:
     return ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=str(data / TEACHER), **CIFAR100)
 
 
-def short(data: Path, count: int, watched: int = VAL) -> Dataset:
+def short(data: Path, count: int, watched: int = VAL, images: str = IMAGES) -> Dataset:
     """The first `count` training images as the archive has them, balanced; `watched` from behind them to watch."""
-    path = data / IMAGES
+    path = data / images
     raw = open_reader(str(path)).read(None)
     assert raw.test is not None
     train, val = raw.train[slice(count)], raw.train[slice(count, count + watched)]
@@ -38,7 +40,21 @@ def short(data: Path, count: int, watched: int = VAL) -> Dataset:
 def trained_top1(
     teacher: ModelSpec, student: ModelSpec, data: Dataset, config: DistillConfig, seed: int, store: Path, work: Path
 ) -> tuple[float, dict[str, Any]]:
-    """Test accuracy after the last epoch, and what the stage says of itself (`distill.json`) with its seconds.
+    """Test accuracy after the last epoch, and what `trained` says of the run."""
+    model, record = trained(teacher, student, data, config, seed, store, work)
+    return top1(predict_torch(model, data.test.images, student.mean, student.std), data.test.labels), record
+
+
+def trained(
+    teacher: ModelSpec,
+    student: ModelSpec,
+    data: Dataset,
+    config: DistillConfig,
+    seed: int,
+    store: Path | None,
+    work: Path,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The student, and what the stage says of itself (`distill.json`) with its seconds.
 
     `work` keeps the checkpoint; a run that was cut goes on from what it holds.
     """
@@ -53,11 +69,10 @@ def trained_top1(
         progress=NullProgress(),
         store=store,
     )
-    model, spec = load_checkpoint(checkpoint).eval(), checkpoint.spec
-    accuracy = top1(predict_torch(model, data.test.images, spec.mean, spec.std), data.test.labels)
+    model = load_checkpoint(checkpoint)
     epochs = json.loads((work / "history.json").read_text())
     record = {
         **json.loads((work / "distill.json").read_text()),
         "seconds": sum(epoch["seconds"] for epoch in epochs),  # of all parts of a run that was cut
     }
-    return accuracy, record
+    return model, record

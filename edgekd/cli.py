@@ -553,6 +553,39 @@ def show_method(
     render.method(describe_method(name), json)
 
 
+@app.command()
+def aspects(
+    data: Annotated[str, typer.Argument(help="As --data elsewhere; its training images are asked about.")],
+    model: Annotated[Path, typer.Argument(help="ONNX: images [B, C, H, W] to labels [B, Q] or embeddings [B, D].")],
+    out: Annotated[Path, typer.Argument(help="Table to write, .parquet or .npz.")],
+    texts: Annotated[
+        Path | None, typer.Option(help="Of an image encoder: .npz with text embeddings yes and no [Q, D].")
+    ] = None,
+    softmax: Annotated[bool, typer.Option("--softmax", help="The outputs are classes, one of which is true.")] = False,
+    scale: Annotated[float, typer.Option(help="Of cosines, with --texts.")] = 100.0,
+    image_size: Annotated[int | None, typer.Option(help="Pixels of the images the model takes.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Of the normalisation, as 0.48,0.46,0.41.")] = None,
+    std: Annotated[str | None, typer.Option(help="Of the normalisation.")] = None,
+) -> None:
+    """Ask a model about every training image; method makd learns its answers."""
+    from edgekd.data.aspects import make_aspects, numbers
+
+    with _working(None, False) as progress:
+        samples, count = make_aspects(
+            data,
+            model,
+            out,
+            progress,
+            texts=texts,
+            softmax=softmax,
+            scale=scale,
+            image_size=image_size,
+            mean=numbers(mean, "--mean"),
+            std=numbers(std, "--std"),
+        )
+    typer.echo(f"wrote {out}: {count} aspects of {samples:,} images; use it with --set distill.table={out}")
+
+
 spaces = typer.Typer(rich_markup_mode=None)
 app.add_typer(spaces, name="spaces")
 

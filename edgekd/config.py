@@ -174,6 +174,13 @@ class DistillConfig(TrainConfig):
         ge=1,
         description="logits replay stores of a view; null: all of up to 1000 classes, else the 100 largest",
     )
+    labels: float | None = Field(
+        None, gt=0, description="labels to use: a share of every class's below 1, or so many of every class; null: all"
+    )
+    unlabelled: str | None = Field(None, description="more images, whose labels are not used: as `data`; see dho")
+    table: str | None = Field(
+        None, description=".parquet or .npz with numbers of every training image by `sample`; see makd, swing"
+    )
     ensemble: Literal["mean", "confidence"] = Field(
         "mean", description="of several teachers' logits; confidence weights them by image as CA-MKD does"
     )
@@ -375,6 +382,10 @@ def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
     for key in ("teacher", "teachers"):
         if key in record:
             record[key] = _anchor_teacher(record[key], directory)
+    distill = record.get("distill")
+    for key in ("unlabelled", "table"):
+        if isinstance(distill, dict) and isinstance(distill.get(key), str) and (directory / distill[key]).exists():
+            distill[key] = str((directory / distill[key]).resolve())
     quantize = record.get("quantize")
     for section in (record.get("distill"), quantize.get("qad") if isinstance(quantize, dict) else None):
         if isinstance(section, dict) and "method" in section:

@@ -220,9 +220,10 @@ class Chain:
 
     def validate(self) -> None:
         """Read the method's options, the data and the teacher before anything is written."""
+        from edgekd.distill import check_inputs
         from edgekd.distill.methods._combined import make_method
 
-        make_method(self.methods, self.config.distill.label_smoothing, self.config.seed)
+        _, row = make_method(self.methods, self.config.distill.label_smoothing, self.config.seed)
         teacher = self.config.teacher
         if str(teacher.source).endswith(".onnx") and self.config.export.resize is not None:
             raise ConfigError(
@@ -234,6 +235,7 @@ class Chain:
                 "teacher.image_size: the first teacher is measured as it is, and an ONNX file does not resize",
                 "Name it under teachers, or export it with a Resize at its start.",
             )
+        check_inputs(self.data, row, self.config.distill, self.config.seed)
         _ = self.data if teacher.source is None else self.teacher
         _ = self.others
 
@@ -304,6 +306,15 @@ class Chain:
         rows = json.loads((directory / "export.json").read_text())
         return [OnnxModel.from_json({**row, "path": str(directory / row["path"])}) for row in rows]
 
+    @property
+    def _distill_files(self) -> dict[str, Any]:
+        """What else distill reads, by its content."""
+        from edgekd.data import data_digest
+
+        unlabelled, table = self.config.distill.unlabelled, self.config.distill.table
+        files = {"unlabelled": unlabelled and data_digest(unlabelled)}
+        return files | {"table": digest_file(Path(table)) if table and Path(table).is_file() else table}
+
     def inputs(self, name: str) -> dict[str, Any]:
         """Everything the result of stage `name` depends on."""
         config = self.config
@@ -321,13 +332,15 @@ class Chain:
         if name == "search":
             search = config.search.model_dump(mode="json")
             if config.search.calibrate:
-                common["distill"] = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds"})
+                distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds"})
+                common["distill"] = distill | self._distill_files
             return {**common, "config": search, "latency": config.latency, "device": self._device_inputs}
         if name == "distill":
             distill = config.distill.model_dump(mode="json", exclude={"checkpoint_seconds", "method"})
             named = [(map_names({m.name: m.options}, _identity), m.factor) for m in self.methods]
             methods = [[name, options, factor] for entry, factor in named for name, options in entry.items()]
             others = [_teacher_inputs(teacher) for teacher in config.teachers]
+            distill |= self._distill_files
             own = {"config": distill, "methods": methods, "teachers": others}
             return {**common, "student": self.student.fingerprint(), **own}
         common["student"] = Checkpoint.load(self.out / "distill").fingerprint()

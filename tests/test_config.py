@@ -84,6 +84,12 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(elsewhere)
     config = load_config(file)
     assert config.data == str(tmp_path / "images") and config.teacher.source == f"file:{tmp_path / 'net.pt'}"
+    (tmp_path / "t.npz").touch()
+    distill = "distill: {unlabelled: images, table: t.npz}\n"
+    streams = load_config(write(tmp_path, f"data: images\ntarget: x86-cpu\n{distill}")).distill
+    assert (streams.unlabelled, streams.table) == (str(tmp_path / "images"), str(tmp_path / "t.npz"))
+    words = load_config(write(tmp_path, "data: digits\ntarget: x86-cpu\ndistill: {unlabelled: digits}\n"))
+    assert words.distill.unlabelled == "digits"
 
 
 def test_a_target_of_the_users_is_found_from_the_file_that_names_it(tmp_path: Path) -> None:

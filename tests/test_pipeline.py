@@ -13,8 +13,8 @@ import pytest
 
 from edgekd.config import RunConfig, load_config
 from edgekd.data import load_dataset
-from edgekd.errors import ConfigError, RunDirectoryError, TargetError
-from edgekd.pipeline import compress, plan, run_config, run_stage, status
+from edgekd.errors import ConfigError, InputError, RunDirectoryError, TargetError
+from edgekd.pipeline import Chain, compress, plan, run_config, run_stage, status
 from edgekd.progress import NullProgress, Task
 
 SETTINGS = {
@@ -167,3 +167,29 @@ def test_impossible_latency_leaves_nothing(finished: Path, tmp_path: Path) -> No
     with pytest.raises(TargetError, match="latency"):
         compress(config(latency="0.1us"), tmp_path / "RUN", until="search")
     assert [path.name for path in (tmp_path / "RUN").glob(".*.partial")] == []
+
+
+def test_files_that_distill_reads_count_by_their_content(tmp_path: Path) -> None:
+    table = tmp_path / "t.npz"
+
+    def fingerprint(**changes: object) -> object:
+        return Chain(config(**changes), tmp_path / "run", NullProgress())._distill_files
+
+    assert fingerprint() == {"unlabelled": None, "table": None}
+    np.savez(table, sample=np.arange(3), a=np.zeros(3))
+    before = fingerprint(distill__table=str(table))
+    np.savez(table, sample=np.arange(3), a=np.ones(3))
+    assert fingerprint(distill__table=str(table)) != before
+    assert fingerprint(distill__unlabelled="digits") != fingerprint()
+
+
+def test_a_missing_stream_or_table_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    for changes, message in (
+        ({"distill__method": "dho"}, "distill.unlabelled: dho needs a stream"),
+        ({"distill__method": "makd"}, "distill.table: makd needs a table"),
+        ({"distill__method": "makd", "distill__table": "gone.npz"}, "table gone.npz does not exist"),
+        ({"distill__unlabelled": "digits"}, "distill.unlabelled: kd makes no use"),
+    ):
+        with pytest.raises(InputError, match=message):
+            compress(config(**changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()

@@ -8,17 +8,33 @@ from typing import Any
 
 from edgekd.catalog._row import Row
 
+NEEDS = {  # what a method may ask for
+    "labels": "the images' labels",
+    "features": "tapped features of both networks",
+    "student_features": "tapped features of the student",
+    "embeddings": "embeddings of both networks",
+    "student_embeddings": "embeddings of the student",
+    "all_logits": "the teacher's logits of all classes",
+    "live": "the teacher beside the student, on images that are new at every step",
+    "network": "the teacher's network itself, which gradients pass through",
+    "unlabelled": "a second stream of images without labels: distill.unlabelled or distill.labels",
+    "held_out": "a part of the training images that the student is not trained on",
+    "table": "values of every training image: distill.table",
+}
+
 
 @dataclass(frozen=True)
 class MethodRow(Row):
     family: str  # logit | feature | relation | token | policy
     paper: str
-    needs: tuple[str, ...]  # of: labels features embeddings student_embeddings all_logits unlabelled live
+    needs: tuple[str, ...]  # of NEEDS
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
     owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
     permutable: bool = True  # the loss does not depend on the order of a batch
+    teacher: bool = True  # whether it reads a teacher at all
+    any_classes: bool = False  # no logits of the teacher are read: its classes may be others than the data's
     ships_extra: bool = False  # `export` returns more than the plain student
     top_logits: int = 0  # of an image's largest, how many stored targets must hold; of no matter with `all_logits`
     refuses: Mapping[str, str] = field(default_factory=dict)  # methods that it cannot be listed with, and why
@@ -26,12 +42,12 @@ class MethodRow(Row):
     @property
     def replayable(self) -> bool:
         """Whether stored teacher outputs, logits and embeddings, are enough."""
-        return not {"features", "live"} & set(self.needs)
+        return not {"features", "live", "network"} & set(self.needs)
 
     def asks(self, whose: str) -> dict[str, Any]:
         """What `Tapped` is to give of the `student` or of the `teacher` beside its logits."""
-        embeddings = {"embeddings", "student_embeddings"} if whose == "student" else {"embeddings"}
-        return {"features": "features" in self.needs, "embeddings": bool(embeddings & set(self.needs))}
+        own = {"student": ("", "student_"), "teacher": ("",)}[whose]
+        return {kind: any(f"{of}{kind}" in self.needs for of in own) for kind in ("features", "embeddings")}
 
     def line(self) -> dict[str, Any]:
         """What a table of methods says of it."""
@@ -56,6 +72,8 @@ METHODS = {
             family="logit",
             paper="-",
             needs=("labels",),
+            teacher=False,
+            any_classes=True,
             anchor="CIFAR-100 ResNet-20: 69.06",
             owns_labels=True,
         ),
@@ -196,6 +214,49 @@ METHODS = {
             },
         ),
         MethodRow(
+            "hard",
+            "edgekd.distill.methods.hard:HARD",
+            "augmentations learned to move the student's answer and not the teacher's",
+            family="policy",
+            paper="Nix et al. 2023, arXiv 2305.14890 (reconstructed)",
+            needs=("labels", "live", "network"),
+            anchor="-",
+            owns_labels=True,
+            refuses={"makd": "which has the answers of images as they are"},
+        ),
+        MethodRow(
+            "makd",
+            "edgekd.distill.methods.makd:MaKD",
+            "answers of a large model to questions about each image, from a table, beside the classes",
+            family="policy",
+            paper="Lee et al. 2025, arXiv 2501.13341",
+            needs=("labels", "student_embeddings", "table"),
+            teacher=False,
+            any_classes=True,
+            anchor="Stanford Cars ResNet-18, no teacher: 77.53 to 83.38",
+            refuses={"mixkd": "which mixes images, and makd has the answers of whole ones"},
+        ),
+        MethodRow(
+            "tgeo",
+            "edgekd.distill.methods.tgeo:TGeo",
+            "how much each image trusts the teacher, learned through a step on held-out training images",
+            family="policy",
+            paper="Hu et al. 2024, arXiv 2312.15112",
+            needs=("labels", "all_logits", "held_out"),
+            anchor="-",
+            owns_labels=True,
+        ),
+        MethodRow(
+            "swing",
+            "edgekd.distill.methods.swing:Swing",
+            "private images are taught at a higher temperature and with noise; no differential privacy",
+            family="logit",
+            paper="Li et al. 2022, arXiv 2212.08349 (reconstructed)",
+            needs=("labels", "all_logits", "table"),
+            anchor="-",
+            owns_labels=True,
+        ),
+        MethodRow(
             "taid",
             "edgekd.distill.methods.taid:TAID",
             "the teacher of another method starts at the student and moves away as it follows",
@@ -213,6 +274,7 @@ METHODS = {
             paper="Romero et al. ICLR 2015",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.21",
+            any_classes=True,
         ),
         MethodRow(
             "at",
@@ -222,6 +284,7 @@ METHODS = {
             paper="Zagoruyko and Komodakis ICLR 2017",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.55",
+            any_classes=True,
         ),
         MethodRow(
             "vid",
@@ -231,6 +294,7 @@ METHODS = {
             paper="Ahn et al. CVPR 2019",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.38",
+            any_classes=True,
         ),
         MethodRow(
             "ofd",
@@ -240,6 +304,7 @@ METHODS = {
             paper="Heo et al. ICCV 2019",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.98",
+            any_classes=True,
         ),
         MethodRow(
             "reviewkd",
@@ -249,6 +314,7 @@ METHODS = {
             paper="Chen et al. CVPR 2021",
             needs=("features", "embeddings"),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.89",
+            any_classes=True,
         ),
         MethodRow(
             "cwd",
@@ -258,6 +324,7 @@ METHODS = {
             paper="Shu et al. ICCV 2021",
             needs=("features",),
             anchor="Cityscapes PSPNet-R101 to PSPNet-R18: 75.54 mIoU",
+            any_classes=True,
         ),
         MethodRow(
             "mgd",
@@ -267,6 +334,7 @@ METHODS = {
             paper="Yang et al. ECCV 2022",
             needs=("features",),
             anchor="ImageNet ResNet-34 to ResNet-18: 71.69",
+            any_classes=True,
         ),
         MethodRow(
             "simkd",
@@ -285,8 +353,57 @@ METHODS = {
             "exits of the student learn the teacher's logits: any two families",
             family="feature",
             paper="Hao et al. NeurIPS 2023",
-            needs=("labels", "features"),
+            needs=("labels", "student_features"),
             anchor="CIFAR-100, unlike families: up to 8.0 points over the best baseline",
+        ),
+        MethodRow(
+            "talking",
+            "edgekd.distill.methods.talking:Talking",
+            "the student's feature goes on through the teacher's upper layers to the task loss",
+            family="feature",
+            paper="Zhao et al. 2023, arXiv 2310.03188 (one round, reconstructed)",
+            needs=("labels", "features", "network"),
+            anchor="-",
+        ),
+        MethodRow(
+            "prockd",
+            "edgekd.distill.methods.prockd:ProCKD",
+            "prototypes of what the teacher sees augment the student's features: any label space",
+            family="feature",
+            paper="Li et al. 2022, arXiv 2212.13180 (partly reconstructed)",
+            needs=("labels", "features", "student_embeddings"),
+            any_classes=True,
+            anchor="-",
+        ),
+        MethodRow(
+            "dho",
+            "edgekd.distill.methods.dho:DHO",
+            "a head for the few labels and a head for the teacher, mixed at inference; takes unlabelled images",
+            family="logit",
+            paper="Kang et al. 2025, arXiv 2505.07675",
+            needs=("labels", "student_embeddings", "unlabelled"),
+            anchor="ImageNet DFN ViT-H to ViT-B, 1 % of the labels: 81.6",
+            owns_labels=True,
+            ships_extra=True,
+            refuses={
+                name: "which goes by the label of every image, and dho has images without one"
+                for name in ("crd", "ofakd")
+            },
+        ),
+        MethodRow(
+            "lelp",
+            "edgekd.distill.methods.lelp:LELP",
+            "classes split into pseudo-subclasses along the teacher's embeddings, folded at export; for few classes",
+            family="logit",
+            paper="Loo et al. 2024, arXiv 2409.20449 (partly reconstructed)",
+            needs=("labels", "embeddings", "all_logits"),
+            anchor="Sentiment140, 2 classes: 0.88 over the best baseline",
+            owns_labels=True,
+            ships_extra=True,
+            refuses={
+                name: "which trains the student's own head, and lelp ships another"
+                for name in ("sinkd", "ofakd", "prockd")
+            },
         ),
         MethodRow(
             "mimic",
@@ -296,6 +413,7 @@ METHODS = {
             paper="Romero et al. ICLR 2015; Yang et al. CVPR 2024 (CLIP-KD)",
             needs=("embeddings",),
             anchor="CC3M+12M CLIP ViT-B/16 to ViT-T/16, ImageNet zero-shot: 30.55 to 34.23",
+            any_classes=True,
         ),
         MethodRow(
             "srrl",
@@ -314,6 +432,7 @@ METHODS = {
             paper="Tian et al. ICLR 2020",
             needs=("labels", "embeddings"),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 71.16",
+            any_classes=True,
         ),
         MethodRow(
             "sp",
@@ -323,6 +442,7 @@ METHODS = {
             paper="Tung and Mori ICCV 2019",
             needs=("features",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.67",
+            any_classes=True,
         ),
         MethodRow(
             "rkd",
@@ -332,6 +452,7 @@ METHODS = {
             paper="Park et al. CVPR 2019",
             needs=("embeddings",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 69.61",
+            any_classes=True,
         ),
         MethodRow(
             "pkt",
@@ -341,6 +462,7 @@ METHODS = {
             paper="Passalis and Tefas ECCV 2018",
             needs=("embeddings",),
             anchor="CIFAR-100 ResNet-56 to ResNet-20: 70.34",
+            any_classes=True,
         ),
         MethodRow(
             "trg",
@@ -350,6 +472,7 @@ METHODS = {
             paper="Zhang et al. 2023, arXiv 2306.12442 (reconstructed)",
             needs=("features",),
             anchor="-",
+            any_classes=True,
         ),
         MethodRow(
             "token",
@@ -357,7 +480,7 @@ METHODS = {
             "a distillation token learns the teacher, hard or soft; for distilled transformers",
             family="token",
             paper="Touvron et al. ICML 2021 (DeiT)",
-            needs=("labels", "embeddings"),
+            needs=("labels", "student_embeddings"),
             anchor="ImageNet DeiT-Ti: 72.2 to 74.5",
             owns_labels=True,
         ),

@@ -15,16 +15,25 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """`images` uint8 [N, H, W, C] with C 1 or 3, and their `labels` int64 [N]."""
+    """`images` uint8 [N, H, W, C] with C 1 or 3, and their `labels` int64 [N].
+
+    `rows` int64 [N] are their numbers in the split that was read, before any part of it was taken; None: 0, 1, ...
+    """
 
     images: Images
     labels: Labels
+    rows: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: NDArray[np.int64] | slice) -> Split:
-        return Split(self.images[index], self.labels[index])
+        return Split(self.images[index], self.labels[index], self.ids[index])
+
+    @property
+    def ids(self) -> Labels:
+        """What a table of samples calls the images, int64 [N]."""
+        return np.arange(len(self.labels)) if self.rows is None else self.rows
 
 
 @dataclass(frozen=True, eq=False)

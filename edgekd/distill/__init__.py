@@ -17,10 +17,12 @@ from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.catalog import MethodRow
 from edgekd.config import DistillConfig, TeacherConfig, method_choices
 from edgekd.data import Dataset
+from edgekd.data.table import Columns, read_table
 from edgekd.distill.methods._combined import make_method
 from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.parallel import check_batch
 from edgekd.distill.schedule import augmentation
+from edgekd.distill.streams import with_streams
 from edgekd.distill.targets import DENSE_CLASSES, TOP, Layout, TeacherTargets, replay
 from edgekd.distill.teachers import Export, live_targets
 from edgekd.distill.trainer import Trainer, smaller
@@ -51,17 +53,23 @@ def distill(
     from. Raises ConfigError or ModelError when the method does not fit the networks or the data.
     """
     method, row = make_method(method_choices(config.method), config.label_smoothing, seed)
-    _check(row, data, config)
+    used = len(data.train)
+    data, table = check_inputs(data, row, config, seed)
+    _check(row, data, config, teacher.num_classes)
     device, augment = processes.device(), augmentation(config, data, seed)
     student = _normalised(student, data)
     model = build_random(student, seed)
     tapped = Tapped(model, student.input_shape, taps=config.taps.student, whose="student", **row.asks("student"))
     _check_small(model, student, config)
     record: dict[str, Any] = {"method": row.name, "student_taps": list(tapped.side.shapes)}
+    if config.labels is not None or config.unlabelled is not None:
+        record |= {"labelled": int((data.train.labels >= 0).sum()), "unlabelled": int((data.train.labels < 0).sum())}
+        if len(data.train) < used:
+            progress.note(f"{row.name} trains on the {len(data.train):,} labelled images of {used:,}")
     targets: TeacherTargets | None = None
     views: int | None = None
     side: Side | None = None
-    if row.name != "ce":
+    if row.teacher:
         why = _why_live(row, config)
         store = store or out / "replay"
         export = None if why else Export(store, config.views * len(data.train), progress)
@@ -74,12 +82,12 @@ def distill(
         if why is None:
             views = config.views
             embedding = side.embedding if side is not None else 0
-            layout = _layout(row, data.num_classes, embedding, config)
+            layout = _layout(row, teacher.num_classes, embedding, config)
             record["target_bytes"] = views * len(data.train) * layout.row_bytes
             targets = replay(store, targets, layout, data, augment, views, device, progress)
         elif config.targets == "replay":
             progress.note(f"the teacher runs beside the student: {why}")
-    trainer = Trainer(out, tapped, student, method, targets, data, augment, config, seed, views, side)
+    trainer = Trainer(out, tapped, student, method, targets, data, augment, config, seed, views, side, table)
     metrics = trainer.fit(progress, f"distill ({row.name})")
     shipped = method.export(trainer.model)
     if row.ships_extra:
@@ -88,6 +96,7 @@ def distill(
         student = replace(student, around=around)
     checkpoint = _finish(out, shipped, student, metrics)
     if processes.rank() == 0:
+        record |= {"notes": method.report(out), "pictures": sorted(file.name for file in out.glob("*.png"))}
         write_json(out / "distill.json", record)
         shutil.rmtree(out / "replay", ignore_errors=True)  # of no use to any other student
     return checkpoint
@@ -110,6 +119,8 @@ def _why_live(row: MethodRow, config: DistillConfig) -> str | None:
     """Why the teacher has to run beside the student; None where its stored outputs do."""
     if config.targets == "live":
         return "distill.targets is live"
+    if "network" in row.needs:
+        return f"{row.name} runs the teacher itself"
     if "live" in row.needs:
         return f"{row.name} makes new images at every step, and outputs are stored of those that were seen before"
     if not row.replayable:
@@ -135,14 +146,39 @@ def _layout(row: MethodRow, classes: int, embedding: int, config: DistillConfig)
     return Layout(classes, top, embedding)
 
 
-def _check(row: MethodRow, data: Dataset, config: DistillConfig) -> None:
+def check_inputs(data: Dataset, row: MethodRow, config: DistillConfig, seed: int) -> tuple[Dataset, Columns | None]:
+    """The data with the streams that `row` trains on, and its table. Raises ConfigError or DataError."""
+    data = with_streams(data, row, config, seed)
+    return data, _table(row, data, config)
+
+
+def _table(row: MethodRow, data: Dataset, config: DistillConfig) -> Columns | None:
+    """What `distill.table` holds, where the method reads it."""
+    asked = "table" in row.needs
+    if asked and config.table is None:
+        raise ConfigError(
+            f"distill.table: {row.name} needs a table with values of every training image, and there is none",
+            "Name one; `edgekd aspects` makes a table of aspects.",
+        )
+    if config.table is not None and not asked:
+        raise ConfigError(f"distill.table: {row.name} reads no table", "Set it to null, or another distill.method.")
+    return None if config.table is None else read_table(Path(config.table), data.train.ids)
+
+
+def _check(row: MethodRow, data: Dataset, config: DistillConfig, teacher_classes: int) -> None:
     check_batch(config, len(data.train))
+    if teacher_classes != data.num_classes and not row.any_classes:
+        raise ConfigError(
+            f"distill.method: {row.name} compares classes, and the teacher has {teacher_classes}, the data have "
+            f"{data.num_classes}",
+            "Use a method of features or embeddings, such as prockd, or a teacher of these classes.",
+        )
     if data.num_classes < row.min_classes:
         raise ConfigError(
             f"distill.method: {row.name} needs {row.min_classes} classes, the data have {data.num_classes}",
             "Set distill.method to kd.",
         )
-    if "features" in row.needs and config.progressive:
+    if {"features", "student_features"} & set(row.needs) and config.progressive:
         raise ConfigError(
             f"distill.progressive: {row.name} compares feature maps, which smaller images would change",
             "Set distill.progressive to 0.",
@@ -153,9 +189,20 @@ def _check(row: MethodRow, data: Dataset, config: DistillConfig) -> None:
             "Set distill.ema to null.",
         )
     if "unlabelled" in row.needs:
-        raise ConfigError(
-            f"distill.method: {row.name} needs unlabelled images, and the data have none", "Set distill.method to kd."
-        )
+        if config.mixup or config.crops > 1:
+            key = "mixup" if config.mixup else "crops"
+            raise ConfigError(
+                f"distill.{key}: {row.name} has labelled and unlabelled images in a batch", f"Unset distill.{key}."
+            )
+        if config.ensemble == "confidence":
+            raise ConfigError(
+                f"distill.ensemble: confidence goes by labels, and {row.name} has images without one", "Set it to mean."
+            )
+        if min(config.batch_size, len(data.train)) // config.accumulate // processes.count() % 2:
+            raise ConfigError(
+                f"distill.batch_size: {config.batch_size} cannot be halved into labelled and unlabelled images",
+                "Make it even for every part and process.",
+            )
 
 
 @torch.no_grad()

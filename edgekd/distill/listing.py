@@ -16,10 +16,11 @@ from edgekd.artifacts import ModelSpec
 from edgekd.catalog import METHODS
 from edgekd.config import DistillConfig, MethodChoice
 from edgekd.data import Dataset, Split
+from edgekd.distill import check_inputs
 from edgekd.distill.methods._base import Batch
 from edgekd.distill.methods._combined import make_method, options_of
 from edgekd.distill.methods._custom import find_method
-from edgekd.distill.schedule import augmentation, epoch_plan
+from edgekd.distill.schedule import augmentation
 from edgekd.distill.targets import Layout, TeacherTargets, replay
 from edgekd.distill.teachers import live_targets
 from edgekd.distill.trainer import Trainer
@@ -67,7 +68,7 @@ def measure_methods(progress: Progress) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "targets": "-" if name == "ce" else "replay" if METHODS[name].replayable else "live",
+            "targets": "-" if not METHODS[name].teacher else "replay" if METHODS[name].replayable else "live",
             "step_ms": milliseconds,
             "of_kd": None if milliseconds is None else milliseconds / kd,
             "note": notes.get(name, ""),
@@ -85,20 +86,21 @@ def _random_data() -> Dataset:
 
 
 def _step_ms(name: str, data: Dataset, out: Path) -> float:
-    config = DistillConfig(batch_size=BATCH, epochs=1, views=1)
     method, row = make_method([MethodChoice(name, {})], 0.0, 0)
+    config = DistillConfig(batch_size=BATCH, epochs=1, views=1, labels=0.5 if "unlabelled" in row.needs else None)
+    data, table = check_inputs(data, row, config, 0)
     specs = [ModelSpec("edgekd", net, CLASSES, SHAPE, mean=data.mean, std=data.std) for net in PAIR]
     student = Tapped(build_random(specs[1], 0), SHAPE, **row.asks("student"))
     augment, device = augmentation(config, data, 0), processes.device()
     targets: TeacherTargets | None = None
     side: Side | None = None
-    if name != "ce":
+    if row.teacher:
         targets, side = live_targets(specs[:1], row, config, device, None)
         if row.replayable:
             layout = Layout(CLASSES, embedding=side.embedding if side is not None else 0)
             targets = replay(out / "replay", targets, layout, data, augment, 1, device, NullProgress())
-    trainer = Trainer(out, student, specs[1], method, targets, data, augment, config, 0, 1, side)
-    plan = epoch_plan(config, len(data.train), 0, 0, 1)
+    trainer = Trainer(out, student, specs[1], method, targets, data, augment, config, 0, 1, side, table)
+    plan = trainer.streams.plan(config, 0, 0, 1)
     seconds = []
     for (samples, view), pixels in zip(plan, trainer.loader(plan), strict=True):
         started = time.perf_counter()

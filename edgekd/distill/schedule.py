@@ -32,10 +32,6 @@ def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | N
     return torch.bfloat16 if config.precision == "bf16" else None
 
 
-def steps_per_epoch(config: TrainConfig, data: Dataset) -> int:
-    return max(1, len(data.train) // config.batch_size)
-
-
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """Linear warm-up to the peak, then a cosine to zero at the last step."""
     warm, total = round(config.warmup_epochs * steps_per_epoch), config.epochs * steps_per_epoch

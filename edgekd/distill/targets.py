@@ -27,7 +27,7 @@ from torch import Tensor
 from edgekd import processes
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, normalise
-from edgekd.distill.methods._base import Batch, Outputs
+from edgekd.distill.methods._base import Batch, Network, Outputs
 from edgekd.errors import DiskFullError
 from edgekd.progress import Progress
 
@@ -43,10 +43,16 @@ class TeacherTargets(Protocol):
 
 
 class LiveTargets:
-    """Runs `teacher` on the batch in its own normalisation."""
+    """Runs `teacher` on the batch in its own normalisation; `network` is what a method may run itself."""
 
-    def __init__(self, teacher: Callable[[Tensor], Outputs], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.teacher, self.mean, self.std = teacher, mean, std
+    def __init__(
+        self,
+        teacher: Callable[[Tensor], Outputs],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        network: Network | None = None,
+    ) -> None:
+        self.teacher, self.mean, self.std, self.network = teacher, mean, std, network
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Outputs:

@@ -19,7 +19,7 @@ from edgekd import processes
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import MethodRow
 from edgekd.config import DistillConfig
-from edgekd.distill.methods._base import Batch, Outputs, Side
+from edgekd.distill.methods._base import Batch, Network, Outputs, Side
 from edgekd.distill.targets import LiveTargets, TeacherTargets
 from edgekd.errors import ConfigError
 from edgekd.models import build_model, cost
@@ -67,7 +67,8 @@ def live_targets(
     ConfigError where features are asked of several teachers or of an ONNX file, ModelError from building them.
     """
     asked = row.asks("teacher")
-    more = " and ".join(need for need, wanted in asked.items() if wanted)
+    wanted = [need for need, yes in asked.items() if yes] + ["network"] * ("network" in row.needs)
+    more = " and ".join(wanted)
     files = [spec.name for spec in teachers if spec.source == "onnx"]
     if more and (len(teachers) > 1 or files):
         have = f"{files[0]} is an ONNX file with logits only" if files else f"{len(teachers)} teachers give logits only"
@@ -87,7 +88,8 @@ def live_targets(
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         watched = Tapped(net, spec.input_shape, taps=config.taps.teacher, whose="teacher", **asked)
         sides.append(watched.side)
-        targets.append(LiveTargets(watched, spec.mean, spec.std))
+        network = Network(net, spec.mean, spec.std, spec.input_shape) if "network" in row.needs else None
+        targets.append(LiveTargets(watched, spec.mean, spec.std, network))
     if len(targets) == 1:
         return targets[0], sides[0] if more else None
     return Ensemble(targets, config.weights, config.ensemble == "confidence"), None

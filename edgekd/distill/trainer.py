@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,11 +27,13 @@ from edgekd.config import TrainConfig
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, Pixels, mixup, normalise
 from edgekd.data.loader import Loader
+from edgekd.data.table import Columns
 from edgekd.distill.compiling import compile_student
-from edgekd.distill.methods._base import Batch, Method, Setup, Side
+from edgekd.distill.methods._base import Batch, Method, Network, Outputs, Setup, Side
 from edgekd.distill.parallel import average_gradients, check_batch, gather, share, synchronise_batchnorm
-from edgekd.distill.schedule import autocast_dtype, epoch_plan, learning_rate, make_optimizer, steps_per_epoch
-from edgekd.distill.targets import ReplayTargets, TeacherTargets
+from edgekd.distill.schedule import autocast_dtype, learning_rate, make_optimizer
+from edgekd.distill.streams import Streams
+from edgekd.distill.targets import LiveTargets, ReplayTargets, TeacherTargets
 from edgekd.errors import RunError
 from edgekd.models.taps import Tapped
 from edgekd.progress import Progress
@@ -52,7 +55,8 @@ class Trainer:
     """Trains `student`, built from `spec`, on `data.train` with `method`; `targets` is None where no teacher is needed.
 
     Images are normalised as `spec` says, since that is how the checkpoint will be run. `teacher` is what a dry run says
-    of the teacher, for the method's adapters; `views` is how many views of an image have stored targets.
+    of the teacher, for the method's adapters; `views` is how many views of an image have stored targets; `table` is
+    what a method reads of every training image. Images whose label is -1 are a stream of their own.
     State and `history.json` live in `out`. Raises ConfigError for a batch that cannot be split as asked, RunError when
     the loss is no longer finite.
     """
@@ -70,22 +74,39 @@ class Trainer:
         seed: int,
         views: int | None = None,
         teacher: Side | None = None,
+        table: Columns | None = None,
     ) -> None:
         self.out, self.data, self.config, self.seed, self.views = out, data, config, seed, views
         self.mean, self.std = spec.mean, spec.std
         self.device = processes.device()
-        check_batch(config, len(data.train))
+        self.streams = Streams.of(data.train.labels, method.hold_out, seed)
+        check_batch(config, len(self.streams))
         self.student = student
         self.model = student.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = deepcopy(self.model).requires_grad_(False) if config.ema is not None else None
         synchronise_batchnorm(self.model)
         self.labels = torch.from_numpy(data.train.labels).to(self.device)
-        self.steps_per_epoch = steps_per_epoch(config, data)
+        self.steps_per_epoch = self.streams.steps(config)
         self.total = config.epochs * self.steps_per_epoch
+        self.augment, self.targets = augment, targets
+        setup = Setup(
+            student.side,
+            teacher,
+            data.num_classes,
+            self.labels,
+            seed,
+            self.total,
+            student_network=Network(self.model, spec.mean, spec.std, spec.input_shape),
+            teacher_network=targets.network if isinstance(targets, LiveTargets) else None,
+            taught=None if targets is None else self._taught,
+            held=self._held if len(self.streams.held) else None,
+            table=table,
+            val=data.val,
+        )
         with self._own_draws():
             torch.manual_seed(seed)
-            method.prepare(Setup(student.side, teacher, data.num_classes, self.labels, seed, self.total))
-        self.method, self.targets = method.to(self.device), targets
+            method.prepare(setup)
+        self.method = method.to(self.device)
         self.parameters = [*self.model.parameters(), *self.method.parameters()]
         self.optimizer = make_optimizer(self.parameters, config)
         self.loader = Loader(data.train.images, augment, self.device)
@@ -105,7 +126,7 @@ class Trainer:
         with progress.task(name, self.total, self.step) as task, self._own_draws():
             while self.step < self.total:
                 epoch, skip = divmod(self.step, self.steps_per_epoch)
-                plan = epoch_plan(self.config, len(self.data.train), self.seed, epoch, self.views)[skip:]
+                plan = self.streams.plan(self.config, self.seed, epoch, self.views)[skip:]
                 started = time.perf_counter()  # an epoch's seconds count the making of its batches too
                 for (samples, view), pixels in zip(plan, self.loader(plan), strict=True):
                     labels = self.labels[torch.from_numpy(samples).to(self.device)]
@@ -122,6 +143,19 @@ class Trainer:
                 self._save()
         return self._choose()
 
+    def _view(self, samples: NDArray[np.int64], view: int) -> Batch:
+        pixels = self.augment(self.data.train.images[samples], samples, view)
+        return Batch(pixels, self.labels[torch.from_numpy(samples).to(self.device)], samples, view)
+
+    def _taught(self, samples: NDArray[np.int64]) -> Outputs:
+        assert self.targets is not None
+        return self.targets(self._view(samples, 0))
+
+    def _held(self, step: int, n: int) -> Batch:
+        rows = self.streams.held
+        chosen = np.random.default_rng([*b"held", self.seed, step]).choice(rows, min(n, len(rows)), replace=False)
+        return self._view(chosen, 0)
+
     def _compile(self, progress: Progress) -> None:
         """As the config says, or as the run that this one goes on with has decided."""
         mode = self.config.compile
@@ -129,7 +163,7 @@ class Trainer:
             mode = "on" if self.compiled.startswith("compiled") else "off"
         if mode == "off" or self.step == self.total:
             return
-        size = min(self.config.batch_size, len(self.labels)) // self.config.accumulate // processes.count()
+        size = min(self.config.batch_size, len(self.streams)) // self.config.accumulate // processes.count()
         images = self._normalised(self.data.train.images[:size])
 
         def forward() -> Tensor:

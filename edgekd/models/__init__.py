@@ -202,7 +202,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _load_state(model: nn.Module, spec: ModelSpec, state: dict[str, Tensor]) -> None:
-    if spec.source == "edgekd":
+    if spec.source == "edgekd" and spec.around is None:  # else it is a checkpoint of our own
         state, _ = cifar.translate_state(state)
     want = model.state_dict()
     # Files from before torch 0.4.1 have no num_batches_tracked; it does not enter the function.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from statistics import median
@@ -50,6 +51,7 @@ def collect(run: Path) -> dict[str, Any]:
 
     search = stage_record("search", "search.json")
     history = stage_record("distill", "history.json")
+    distilled = stage_record("distill", "distill.json") or {}
     quantize = stage_record("quantize", "quantize.json")
     exported = stage_record("export", "export.json") or []
     ledger = stage_record("export", "ledger.json") or []
@@ -66,7 +68,13 @@ def collect(run: Path) -> dict[str, Any]:
         "verdict": verdict(ledger, latency),
         "teacher": teacher,
         "search": search,
-        "distill": None if history is None else {"history": history},
+        "distill": None
+        if history is None
+        else {
+            "history": history,
+            "notes": distilled.get("notes", []),
+            "pictures": [_picture(run / "distill" / name) for name in distilled.get("pictures", [])],
+        },
         "quantize": quantize,
         "parity": {row["artifact"]: row["parity"] for row in exported if row.get("parity")},
         "lint": {row["artifact"]: row["lint"] for row in exported if row.get("lint")} or _lint(quantize),
@@ -158,6 +166,11 @@ def _lint(quantize: dict[str, Any] | None) -> dict[str, Any]:
     chosen = quantize["chosen"]
     lint = quantize[chosen].get("lint")
     return {f"student-{chosen}": lint} if lint else {}
+
+
+def _picture(file: Path) -> str:
+    """A PNG as a data URI: the page is drawn from report.json alone."""
+    return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _read(file: Path) -> Any:

@@ -12,8 +12,8 @@ from edgekd.data.augment import normalise
 
 
 def hard_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of `logits` [B, K] against `labels` [B]."""
-    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    """Mean cross-entropy of `logits` [B, K] against `labels` [B], of those that have one (not -1)."""
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing, ignore_index=-1)
 
 
 def top1(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:

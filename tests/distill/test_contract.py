@@ -13,18 +13,20 @@ import numpy as np
 import pytest
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.artifacts import ModelSpec
-from edgekd.catalog import METHODS
-from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
-from edgekd.distill.methods._custom import NEEDS
+from edgekd.catalog import METHODS, NEEDS, MethodRow
+from edgekd.distill.methods._base import Batch, Method, Network, Outputs, Setup, Side
 from edgekd.errors import InputError
 from edgekd.models import build_model
 from edgekd.models.taps import Tapped
 
 CLASSES, SHAPE, BATCH = 7, (3, 32, 32), 8
 LABELS = torch.arange(64) % CLASSES
+PIXELS = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), np.uint8)
+BATCHED = Batch(PIXELS, LABELS[:BATCH], np.arange(BATCH), 0)
 
 
 def resnet(*widths: int) -> nn.Module:
@@ -82,6 +84,30 @@ def permuted(outputs: Outputs, order: Tensor) -> Outputs:
     )
 
 
+def setup(row: MethodRow, student: nn.Module, own: Side, teacher: Tapped) -> Setup:
+    """With what a training gives, and nothing of the teacher that the row does not ask for."""
+
+    @torch.no_grad()
+    def taught(samples: NDArray[np.int64]) -> Outputs:
+        return teacher(torch.randn(len(samples), *SHAPE, generator=torch.Generator().manual_seed(int(samples[0]))))
+
+    networks = [Network(net, (0.5,) * 3, (0.25,) * 3, SHAPE) for net in (student, teacher_net())]
+    asked = any(row.asks("teacher").values()) or "network" in row.needs
+    return Setup(
+        own,
+        teacher.side if asked else None,
+        CLASSES,
+        LABELS,
+        seed=0,
+        steps=10,
+        student_network=networks[0],
+        teacher_network=networks[1] if "network" in row.needs else None,
+        taught=taught,
+        table={name: np.arange(len(LABELS), dtype=np.float32) / 64 for name in ("risk", "round")},
+        held=lambda step, n: BATCHED,
+    )
+
+
 def make(name: str, pair: str) -> Case:
     """Skips a pair that the method refuses, before the first step or in it."""
     row = METHODS[name]
@@ -90,15 +116,13 @@ def make(name: str, pair: str) -> Case:
     if pair == "twin":
         student.load_state_dict(teacher_net().state_dict())
     images = torch.randn(BATCH, *SHAPE)
-    batch = Batch(np.zeros((BATCH, 32, 32, 3), np.uint8), LABELS[:BATCH], np.arange(BATCH), 0)
     try:
         watched = Tapped(student.eval(), SHAPE, **row.asks("student"))
         other = Tapped(teacher_net(), SHAPE, **row.asks("teacher"))
         with torch.no_grad():
             targets = other(images)
-        side = other.side if any(row.asks("teacher").values()) else None
-        method.prepare(Setup(watched.side, side, CLASSES, LABELS, 0, steps=10))
-        case = Case(student, method, watched(images), targets, batch)
+        method.prepare(setup(row, student, watched.side, other))
+        case = Case(student, method, watched(images), targets, BATCHED)
         case.terms(copy.deepcopy(method))
     except InputError as error:
         assert error.what and error.fix

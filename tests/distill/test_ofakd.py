@@ -39,7 +39,7 @@ def test_exits_of_maps_halve_once_for_each_stage_that_follows() -> None:
     given = outputs(side(SLIM_CNN), 0)
     for after, branch, x in zip((3, 2, 1, 0), method.branches, given.features.values(), strict=True):
         assert branch(x).shape == (8, CLASSES)
-        assert branch[:-3](x).shape[1:] == (24, max(1, x.shape[2] >> after), max(1, x.shape[3] >> after))
+        assert branch[:-3](x).shape[1:] == (12, max(1, x.shape[2] >> after), max(1, x.shape[3] >> after))
 
 
 def test_exits_of_tokens_read_the_class_token_or_the_mean() -> None:

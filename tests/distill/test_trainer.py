@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,6 +303,28 @@ def test_methods_that_mix_and_those_with_moving_targets_resume_exactly(
     assert record["targets"] == targets
     if targets == "live":
         assert "mixkd makes new images at every step" in record["why"] and record["why"] in notes.said[0]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", data, teacher, StopAfter("distill", 7), **changes)
+    assert run(tmp_path / "b", data, teacher, NullProgress(), **changes).weights.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": {"tgeo": {"every": 2}}},
+        {"method": {"hard": {"every": 2}}},
+        {"method": ["kd", "talking", {"prockd": {"count": 8}}]},
+        {"method": {"lelp": {"subclasses": 2}}, "ema": None},
+        {"method": "dho", "labels": 0.2, "ema": None},
+        {"method": {"swing": {"risk": 0.5}}},
+    ],
+    ids=lambda changes: str(changes["method"])[:9],
+)
+def test_methods_with_networks_and_streams_of_their_own_resume_exactly(
+    changes: dict[str, Any], data: Dataset, teacher: ModelSpec, tmp_path: Path
+) -> None:
+    changes = {**changes, "epochs": 1, "progressive": 0.0}
+    first = run(tmp_path / "a", data, teacher, NullProgress(), **changes).weights.read_bytes()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b", data, teacher, StopAfter("distill", 7), **changes)
     assert run(tmp_path / "b", data, teacher, NullProgress(), **changes).weights.read_bytes() == first

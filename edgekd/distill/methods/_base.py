@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.catalog import MethodRow
+from edgekd.data import Split
 from edgekd.data.augment import Pixels
 from edgekd.models.taps import Outputs, Side
 
-__all__ = ["Batch", "Method", "Outputs", "Setup", "Side"]
+__all__ = ["Batch", "Method", "Network", "Outputs", "Setup", "Side"]
+
+UNLABELLED = -1  # in place of a label
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Batch:
     """
 
     pixels: Pixels  # uint8 [B, H, W, C], an array or, where the data are kept on a GPU, a tensor
-    labels: Tensor  # [B]
+    labels: Tensor  # [B], UNLABELLED where a stream of unlabelled images is mixed in
     samples: NDArray[np.int64]  # [B] rows of the training split
     view: int | NDArray[np.int64]  # of all, or of each [B]
     partners: Tensor | None = None  # [B]
@@ -46,8 +51,32 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network for a method that runs it itself, in the normalisation that it wants; never a submodule of the method.
+
+    `network(images)`: logits float32 [B, K] of images [B, C, H, W] in [0, 1], with gradient to the images.
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, int, int]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(self.normalised(images))
+        return logits.float()
+
+    def normalised(self, images: Tensor) -> Tensor:
+        mean, std = (torch.tensor(value).to(images)[:, None, None] for value in (self.mean, self.std))
+        return (images - mean) / std
+
+
+@dataclass(frozen=True)
 class Setup:
-    """What a method is prepared with, before the first step; `labels` [N] are those of the training split."""
+    """What a method is prepared with, before the first step; `labels` [N] are those of the training split.
+
+    What follows `steps` is there for the rows that ask for it, and in a training alone.
+    """
 
     student: Side
     teacher: Side | None  # None where the teacher gives only logits: then the row needs neither features nor embeddings
@@ -55,6 +84,14 @@ class Setup:
     labels: Tensor
     seed: int
     steps: int = 0  # of the optimizer, over the whole run; 0 where they are unknown, which schedules refuse
+    student_network: Network | None = None
+    teacher_network: Network | None = None  # of a row that needs `network`
+    taught: Callable[[NDArray[np.int64]], Outputs] | None = None
+    """The teacher's outputs for rows of the training split, of their first view: for one pass over the data."""
+    held: Callable[[int, int], Batch] | None = None
+    """`held(step, n)`: n of the held-out images, of a row that needs `held_out`."""
+    table: Mapping[str, NDArray[np.float32]] | None = None  # its columns, [N] each, of a row that needs `table`
+    val: Split | None = None  # validation images: they choose, and are not trained on
 
 
 class Method(nn.Module):
@@ -84,8 +121,13 @@ class Method(nn.Module):
         """What the row of the catalogue says, where options change what is needed."""
         return row
 
+    @property
+    def hold_out(self) -> float:
+        """Of a row that needs `held_out`: the share of the training images that the student is not trained on."""
+        return 0.0
+
     def prepare(self, setup: Setup) -> None:
-        """Make the adapters, from the shapes of `setup` and from nothing else."""
+        """Make the adapters, from what `setup` gives and from nothing else; a resumed run calls it again."""
 
     def transform_batch(self, batch: Batch, step: int) -> Batch:
         """Change what both networks see (mixup, multi-crop). Default: as it is."""
@@ -110,3 +152,7 @@ class Method(nn.Module):
     def export(self, student: nn.Module) -> nn.Module:
         """The network that ships: the plain student unless an extra head is kept or folded."""
         return student
+
+    def report(self, out: Path) -> list[str]:
+        """After the training: write pictures (.png) into `out`, and return sentences that the report shall show."""
+        return []

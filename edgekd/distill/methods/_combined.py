@@ -10,6 +10,7 @@ import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
@@ -44,6 +45,10 @@ class Combined(Method):
         if len(self._surgeons) > 1:
             names = " and ".join(part.name for part in self._surgeons)
             raise ConfigError(f"distill.method: {names} both change the gradient", "Keep one of them.")
+
+    @property
+    def hold_out(self) -> float:
+        return max(part.method.hold_out for part in self._parts)
 
     def prepare(self, setup: Setup) -> None:
         for part in self._parts:
@@ -80,6 +85,9 @@ class Combined(Method):
             student = part.method.export(student)
             self.record = part.method.record or self.record
         return student
+
+    def report(self, out: Path) -> list[str]:
+        return [note for part in self._parts for note in part.method.report(out)]
 
 
 def make_method(choices: Sequence[MethodChoice], label_smoothing: float, seed: int) -> tuple[Method, MethodRow]:
@@ -147,6 +155,8 @@ def _joined(rows: Sequence[MethodRow]) -> MethodRow:
         owns_labels=True,
         top_logits=max(row.top_logits for row in rows),
         permutable=all(row.permutable for row in rows),
+        teacher=any(row.teacher for row in rows),
+        any_classes=all(row.any_classes for row in rows),
         ships_extra=any(row.ships_extra for row in rows),
     )
 

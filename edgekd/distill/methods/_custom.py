@@ -18,12 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekd.catalog import METHODS, MethodRow, find
+from edgekd.catalog import METHODS, NEEDS, MethodRow, find
 from edgekd.distill.methods._base import Method
 from edgekd.errors import ConfigError
 from edgekd.stage import fingerprint
 
-NEEDS = ("labels", "features", "embeddings", "student_embeddings", "all_logits", "unlabelled", "live")
 DEFAULTS: dict[str, Any] = {"family": "logit", "paper": "-", "needs": ("labels",), "anchor": "-"}
 
 

@@ -8,6 +8,7 @@ Features never meet, so any pair of families works and no teacher feature is nee
 separable convolutions once for each stage that follows, pools it and classifies; an exit of tokens has as many
 transformer blocks, 4 heads, and reads the class token, or the mean where there is none. eps = T = 1 are the authors'
 for CIFAR-100. They merge the patches of hierarchical transformers before the blocks; here tokens keep their number.
+Their exits are as wide as the wider of the two networks' embeddings, here as the student's.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class OneForAll(Method):
         self.taps = tuple(setup.student.shapes)
         if not self.taps:
             raise ConfigError("distill.method ofakd: the student has no tapped features", "Name distill.taps.")
-        width = max(setup.student.embedding, setup.teacher.embedding if setup.teacher else 0)
+        width = setup.student.embedding
         with seeded(setup.seed):
             self.branches = nn.ModuleList(
                 TokenExit(shape[1], max(1, after), setup.num_classes)

@@ -1,0 +1,47 @@
+"""Students that ship with another classifier than the one they were built with."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.distill.methods._base import Outputs
+from edgekd.errors import ConfigError
+
+
+class Reheaded(nn.Module):
+    """`student` with `head` in the place of its module `classifier`; images [B, C, H, W] -> logits [B, K].
+
+    What ships is a subclass that makes its head of plain values, and so is built again from them and a state dict.
+    """
+
+    def __init__(self, student: nn.Module, classifier: str, head: nn.Module) -> None:
+        super().__init__()
+        student.set_submodule(classifier, head)
+        self.student = student
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.student(images)
+        return logits
+
+
+def detached_copy(student: nn.Module, classifier: nn.Module) -> tuple[nn.Module, str]:
+    """A copy of the student in eval mode, and the name of its classifier, which is found by identity."""
+    name = next((name for name, module in student.named_modules() if module is classifier), None)
+    if name is None:
+        raise ValueError("export wants the student that prepare saw")
+    return deepcopy(student).eval(), name
+
+
+def check_one_head(outputs: Outputs, classifier: nn.Module, method: str) -> None:
+    """Raises ConfigError unless the classifier gives the logits alone: of two heads one cannot be replaced."""
+    assert outputs.embeddings is not None
+    with torch.no_grad():
+        own = classifier(outputs.embeddings.float())
+        if not torch.allclose(own, outputs.logits.float(), rtol=1e-2, atol=1e-2):
+            raise ConfigError(
+                f"distill.method {method}: the student's logits are made of more than one classifier",
+                "Use a student with one head, such as deit_tiny_patch16_224, or another method: kd, token.",
+            )

@@ -1,0 +1,135 @@
+"""Which images a step sees: labelled ones, unlabelled ones beside them, and none of those that a method holds out.
+
+With an unlabelled stream every other row of a batch has a label and every other one has none (-1), so that any part of
+a batch holds both. Each stream runs through its own images again and again; an epoch is as many images as both have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.catalog import MethodRow
+from edgekd.config import DistillConfig, TrainConfig
+from edgekd.data import Dataset
+from edgekd.data.augment import epoch_order
+from edgekd.data.dataset import Split
+from edgekd.data.loader import Plan
+from edgekd.data.readers import open_reader
+from edgekd.distill.methods._base import UNLABELLED
+from edgekd.distill.schedule import epoch_plan
+from edgekd.errors import ConfigError
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Rows of the training split, each in one of the three."""
+
+    labelled: Rows
+    unlabelled: Rows
+    held: Rows
+
+    @classmethod
+    def of(cls, labels: Rows, hold_out: float, seed: int) -> Streams:
+        """`hold_out`: the share of every class, one image at least, that is kept from training."""
+        held = _share(labels, hold_out, [*b"hold out", seed]) if hold_out else np.zeros(len(labels), bool)
+        known = labels != UNLABELLED
+        return cls(*(np.flatnonzero(rows) for rows in (known & ~held, ~known, held)))
+
+    def __len__(self) -> int:
+        """Images that are trained on."""
+        return len(self.labelled) + len(self.unlabelled)
+
+    def steps(self, config: TrainConfig) -> int:
+        """Of an epoch."""
+        return max(1, len(self) // config.batch_size)
+
+    def plan(self, config: TrainConfig, seed: int, epoch: int, views: int | None) -> Plan:
+        """Samples and views of each step of an epoch; `views` is how many of an image are stored."""
+        if not len(self.unlabelled):
+            return [(self.labelled[i], view) for i, view in epoch_plan(config, len(self.labelled), seed, epoch, views)]
+        half, steps = min(config.batch_size, len(self)) // 2, self.steps(config)
+        drawn = [
+            _endless(rows, epoch * steps * half, steps * half, seed + stream)
+            for stream, rows in enumerate((self.labelled, self.unlabelled))
+        ]
+        samples, turns = (np.stack(pair, 1).reshape(steps, 2 * half) for pair in zip(*drawn, strict=True))
+        return list(zip(samples, turns if views is None else turns % views, strict=True))
+
+
+def with_streams(data: Dataset, row: MethodRow, config: DistillConfig, seed: int) -> Dataset:
+    """The data with the labels and the images that the config leaves or adds: -1 stands for no label.
+
+    A method without an unlabelled stream gets the labelled images only. Raises ConfigError where a stream is missing,
+    of no use to the method, or of images unlike the data's.
+    """
+    train = data.train
+    asked = "unlabelled" in row.needs
+    if asked and config.labels is None and config.unlabelled is None:
+        raise ConfigError(
+            f"distill.unlabelled: {row.name} needs a stream of unlabelled images, and there is none",
+            "Name images in distill.unlabelled, or the share of the labels to use in distill.labels.",
+        )
+    if config.unlabelled is not None and not asked:
+        raise ConfigError(
+            f"distill.unlabelled: {row.name} makes no use of unlabelled images",
+            "Set it to null, or distill.method to one that does, such as dho.",
+        )
+    if config.labels is not None:
+        known = _few(train.labels, config.labels, seed, data.classes)
+        if not asked:
+            return replace(data, train=train[np.flatnonzero(known)])
+        train = Split(train.images, np.where(known, train.labels, UNLABELLED), train.ids)
+    if config.unlabelled is not None:
+        more = open_reader(config.unlabelled).read(None).train.images
+        if more.shape[1:] != train.images.shape[1:]:
+            raise ConfigError(
+                f"distill.unlabelled: its images are {more.shape[1:]} (height, width, channels), those of the data "
+                f"{train.images.shape[1:]}",
+                "Give both the same size and channels.",
+            )
+        none = np.full(len(more), UNLABELLED)
+        train = Split(
+            np.concatenate([train.images, more]),
+            np.concatenate([train.labels, none]),
+            np.concatenate([train.ids, none]),
+        )
+    if asked and not (train.labels == UNLABELLED).any():
+        raise ConfigError(
+            f"distill.labels: all images have their labels, and {row.name} needs unlabelled ones", "Lower it."
+        )
+    return replace(data, train=train)
+
+
+def _few(labels: Rows, wanted: float, seed: int, classes: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Of every class a share below 1, or a number of images."""
+    if wanted < 1:
+        return _share(labels, wanted, [*b"labels", seed])
+    counts = np.bincount(labels, minlength=len(classes))
+    if counts.min() < wanted or wanted != int(wanted):
+        raise ConfigError(
+            f"distill.labels: {wanted:g} labels of every class, and {classes[counts.argmin()]!r} has {counts.min()}",
+            "Write a share below 1, or a whole number that every class has.",
+        )
+    return _share(labels, int(wanted), [*b"labels", seed])
+
+
+def _share(labels: Rows, wanted: float, seed: list[int]) -> NDArray[np.bool_]:
+    """True at `wanted` images of every class, a share (one image at least) or a number; a function of `seed`."""
+    rng, chosen = np.random.default_rng(seed), np.zeros(len(labels), bool)
+    for label in np.unique(labels[labels != UNLABELLED]):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(wanted * len(members))) if wanted < 1 else int(wanted)
+        chosen[rng.choice(members, count, replace=False)] = True
+    return chosen
+
+
+def _endless(rows: Rows, start: int, count: int, seed: int) -> tuple[Rows, Rows]:
+    """`count` of the rows from place `start` on, turn after turn in a new order, and the turn of each."""
+    turns, places = np.divmod(np.arange(start, start + count), len(rows))
+    orders = {turn: epoch_order(len(rows), seed, turn) for turn in range(turns[0], turns[-1] + 1)}
+    return rows[[orders[turn][place] for turn, place in zip(turns.tolist(), places.tolist(), strict=True)]], turns
