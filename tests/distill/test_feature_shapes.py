@@ -88,13 +88,13 @@ def test_rows_say_what_the_class_does(name: str) -> None:
     sides = side(shapes[0]), side(shapes[1])
     method.prepare(setup(*sides))
     ours, theirs = (detached(outputs(s, i)) for i, s in enumerate(sides))
-    if "features" not in row.needs:
-        ours, theirs = (Outputs(x.logits, None, x.embeddings) for x in (ours, theirs))
-    if "embeddings" not in row.needs:
-        ours, theirs = (Outputs(x.logits, x.features) for x in (ours, theirs))
+    ours, theirs = (
+        Outputs(x.logits, x.features if asked["features"] else None, x.embeddings if asked["embeddings"] else None)
+        for x, asked in ((ours, row.asks("student")), (theirs, row.asks("teacher")))
+    )
     terms = method.loss(ours, theirs, batch(), 0)
     assert ("ce" in terms) == row.owns_labels == hasattr(method, "label_smoothing")
-    assert row.replayable == ("features" not in row.needs)
+    assert row.replayable == (not row.asks("teacher")["features"])
     assert type(method).minimum in (None, 0.0)
     if not row.ships_extra:
         net = nn.Linear(1, 1)

@@ -19,7 +19,8 @@ from edgekd.distill.methods._logits import (
 )
 from edgekd.errors import ConfigError
 
-ROWS = {name: row for name, row in METHODS.items() if issubclass(row.load(), LogitMethod)}
+MORE = {"network", "held_out", "table"}  # not of logits and labels alone: tested by themselves
+ROWS = {n: row for n, row in METHODS.items() if issubclass(row.load(), LogitMethod) and not MORE & set(row.needs)}
 OWN_LABEL_TERM = ("pld", "mixkd")  # theirs is weighted by the teacher, or on standardised logits
 
 
