@@ -9,7 +9,7 @@ from statistics import fmean, median, pstdev
 from typing import Any, TypeVar
 
 from edgekd.errors import ModelError
-from edgekd.order_statistics import median_interval, nearest_rank
+from edgekd.intervals import median_interval, nearest_rank
 from edgekd.stage import digest_file, fingerprint, write_json
 
 T = TypeVar("T", bound="Artifact")

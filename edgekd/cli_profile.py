@@ -78,7 +78,7 @@ def profile(
         flags = {f"profile__{key}": value for key, value in options.items()}
         cli._stage("profile", source, None, out, force, json, target=target[0] if target else None, **flags)
         return
-    from edgekd import render_profile, standalone
+    from edgekd import profiling, render_profile
     from edgekd.config import ProfileConfig
 
     if target is None and (source / RUN).is_file():
@@ -90,7 +90,7 @@ def profile(
     known = {"batches": (1,), **({"seconds": 600.0} if scenario is not None else {})}
     config = ProfileConfig(**{**known, **{key: value for key, value in options.items() if value is not None}})
     with cli._working(None, json) as progress:
-        rows = standalone.profile_artifact(
+        rows = profiling.profile_artifact(
             source,
             target,
             config,

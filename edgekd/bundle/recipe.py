@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd.errors import InputError
 from edgekd.export.tensorrt import BuildRequest, read_graph
-from edgekd.export.tensorrt.graph import check_version
+from edgekd.export.tensorrt.checks import check_version
 from edgekd.export.tensorrt.trtexec import build_arguments
 from edgekd.profile.devices import Device, version_parts
 

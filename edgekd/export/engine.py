@@ -10,7 +10,7 @@ from typing import Any
 from edgekd.artifacts import Engine
 from edgekd.errors import InputError, TargetError
 from edgekd.export import tensorrt
-from edgekd.export.tensorrt.graph import check_target, check_version
+from edgekd.export.tensorrt.checks import check_target, check_version
 from edgekd.export.tensorrt.trtexec import build_arguments, program, timing_arguments
 from edgekd.profile.devices import Device, load_device, version_parts
 from edgekd.profile.jetpack import releases

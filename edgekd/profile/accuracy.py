@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import Checkpoint, OnnxModel
 from edgekd.errors import BackendError, ModelError
+from edgekd.intervals import wilson
 from edgekd.profile.hosts import Worker
 from edgekd.profile.inference import filled, prepare
 
@@ -50,8 +51,6 @@ class LabelledImages:
         `value` and `ci95` (Wilson) are in [0, 1]. A last part that is too small is filled up, for graphs of one batch
         size. Raises BackendError where the runtime gives no outputs, or some that are not finite.
         """
-        from edgekd.report.ledger import wilson
-
         name, dtype = self.check(worker, id, model)
         mean, std, whose = self._statistics(model)
         correct = 0

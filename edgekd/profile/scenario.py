@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.errors import ConfigError
-from edgekd.order_statistics import nearest_rank, upper_bound
+from edgekd.intervals import nearest_rank, upper_bound
 
 DISCLAIMER = "by MLPerf's definition, on random images; not an MLPerf result"
 QUANTILE, CONFIDENCE = 0.9, 0.99

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from edgekd.errors import RunDirectoryError
-from edgekd.order_statistics import median_interval
+from edgekd.intervals import median_interval
 from edgekd.stage import write_atomic, write_json
 
 __all__ = ["build_report", "collect"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
 from edgekd.errors import RunError
+from edgekd.intervals import wilson
 from edgekd.report.fidelity import embedding_similarity, fidelity_rows
 from edgekd.stage import digest_file, fingerprint, write_json
 
@@ -115,14 +115,6 @@ def measure_ledger(
     write_json(out / "fidelity.json", {"rows": fidelity_rows(found, labels, shipped.artifact), "cka": similar})
     shutil.rmtree(state)
     return rows
-
-
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927): right also near 0 and 1, unlike p +- z*sigma."""
-    p, zz = correct / n, z * z
-    centre = (p + zz / (2 * n)) / (1 + zz / n)
-    half = z / (1 + zz / n) * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def graph_files(path: Path) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ from engines import graph
 
 from edgekd.errors import ConfigError, InputError, ModelError
 from edgekd.export.tensorrt import BuildRequest
-from edgekd.export.tensorrt.graph import check_version
+from edgekd.export.tensorrt.checks import check_version
 from edgekd.export.tensorrt.trtexec import build_arguments, timing_arguments
 
 FILES = ["--onnx=student.onnx", "--saveEngine=student.engine"]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekd.intervals import wilson
 from edgekd.quantize import mixed
-from edgekd.report.ledger import wilson
 
 STAGES = ("search", "distill", "quantize", "export", "profile")
 RUNTIME = "onnxruntime-cpu 1.31.1"

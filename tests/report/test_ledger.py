@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from edgekd.artifacts import Checkpoint, ModelSpec, OnnxModel
 from edgekd.data import Dataset, Split
 from edgekd.errors import RunError
+from edgekd.intervals import wilson
 from edgekd.models import build_model
 from edgekd.profile import load_device
 from edgekd.progress import NullProgress
 from edgekd.report import ledger
-from edgekd.report.ledger import graph_files, measure_ledger, run_path, wilson
+from edgekd.report.ledger import graph_files, measure_ledger, run_path
 
 SHAPE, CLASSES, N = (3, 8, 8), 4, 150
 OWN = {"teacher": ((0.2, 0.3, 0.4), (0.5, 0.25, 0.2)), "student": ((0.5, 0.5, 0.5), (0.3, 0.3, 0.3))}

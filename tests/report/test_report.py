@@ -14,7 +14,7 @@ from rich.console import Console
 from sample_report import STAGES, latency_row, write_run
 
 from edgekd.errors import RunDirectoryError
-from edgekd.order_statistics import median_interval
+from edgekd.intervals import median_interval
 from edgekd.report import build_report, charts, collect, remarks, units, verdict
 from edgekd.report.html import SENSITIVE, lint_lines, render
 from edgekd.report.terminal import latency_table, ledger_table, remark_lines

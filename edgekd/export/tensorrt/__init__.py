@@ -14,7 +14,8 @@ from typing import Protocol
 from edgekd.describe.plan import PlanHeader, read_header, require_loadable
 from edgekd.errors import ConfigError, TargetError
 from edgekd.export.tensorrt import log as logs
-from edgekd.export.tensorrt.graph import OnnxGraph, check_target, check_version, read_graph
+from edgekd.export.tensorrt.checks import check_target, check_version
+from edgekd.export.tensorrt.graph import OnnxGraph, read_graph
 from edgekd.export.tensorrt.python import TensorRt, TensorRtRtx
 from edgekd.export.tensorrt.request import BuildOptions, BuildRequest, parse_batch
 from edgekd.export.tensorrt.trtexec import Trtexec

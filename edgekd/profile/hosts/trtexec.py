@@ -17,7 +17,8 @@ import numpy as np
 from edgekd.artifacts import OnnxModel
 from edgekd.catalog import BACKENDS
 from edgekd.errors import BackendError, ModelError, RuntimeMissingError
-from edgekd.export.tensorrt.graph import check_target, check_version, read_graph
+from edgekd.export.tensorrt.checks import check_target, check_version
+from edgekd.export.tensorrt.graph import read_graph
 from edgekd.export.tensorrt.log import last_lines, parse
 from edgekd.export.tensorrt.request import BuildRequest
 from edgekd.export.tensorrt.trtexec import build_arguments, timing_arguments

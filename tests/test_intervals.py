@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from edgekd.order_statistics import EXACT, median_interval, nearest_rank, upper_bound
+from edgekd.intervals import EXACT, median_interval, nearest_rank, upper_bound
 
 
 def test_nearest_rank_is_a_value_of_the_sample() -> None:

@@ -1,4 +1,4 @@
-"""What can be said of a sample without knowing its distribution, by its order alone."""
+"""How sure a figure is: ranks and the median of a sample whose distribution is not known, and proportions."""
 
 from __future__ import annotations
 
@@ -49,3 +49,11 @@ def _binomial(n: int, k: int, p: float) -> float:
     """The probability of exactly `k` of `n`, by logarithms: the factors alone are beyond a float."""
     ways = lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
     return exp(ways + k * log(p) + (n - k) * log(1 - p))
+
+
+def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927): right also near 0 and 1, unlike p +- z*sigma."""
+    p, zz = correct / n, z * z
+    centre = (p + zz / (2 * n)) / (1 + zz / n)
+    half = z / (1 + zz / n) * sqrt(p * (1 - p) / n + zz / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
