@@ -1,4 +1,4 @@
-"""`edgekd profile`: the command of the most options, parsed for one library call."""
+"""Latency: measured by `edgekd profile`, estimated by `edgekd estimate`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from edgekd.cli._app import app, working
+from edgekd.cli._options import Json, required
+from edgekd.cli.stages import stage
+
 RUN, YAML = "run.json", (".yaml", ".yml")
 
 
@@ -16,6 +20,7 @@ class Scenario(str, Enum):
     offline = "offline"
 
 
+@app.command()
 def profile(
     source: Annotated[
         Path | None,
@@ -62,8 +67,6 @@ def profile(
 
     Without options a run directory does its own stage again.
     """
-    from edgekd import cli
-
     options: dict[str, Any] = {"batches": _numbers(batch), "runs": runs, "seconds": seconds, "warmup": warmup}
     options |= {"threads": threads, "per_layer": per_layer or None}
     alone = [target, *options.values(), backend, cuda_graph or None, scenario, data, compare, out]
@@ -76,7 +79,7 @@ def profile(
         if wrong:
             raise typer.BadParameter("is for a model, not for the stage of a config", param_hint=wrong[0])
         flags = {f"profile__{key}": value for key, value in options.items()}
-        cli._stage("profile", source, None, out, force, json, target=target[0] if target else None, **flags)
+        stage("profile", source, None, out, force, json, target=target[0] if target else None, **flags)
         return
     from edgekd import profiling, render_profile
     from edgekd.config import ProfileConfig
@@ -89,7 +92,7 @@ def profile(
         raise typer.BadParameter("name the device", param_hint="--target")
     known = {"batches": (1,), **({"seconds": 600.0} if scenario is not None else {})}
     config = ProfileConfig(**{**known, **{key: value for key, value in options.items() if value is not None}})
-    with cli._working(None, json) as progress:
+    with working(None, json) as progress:
         rows = profiling.profile_artifact(
             source,
             target,
@@ -105,6 +108,25 @@ def profile(
             progress=progress,
         )
     render_profile.latency(rows, out, json)
+
+
+@app.command()
+def estimate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="Any ONNX file; a dynamic batch is set.")],
+    target: Annotated[
+        list[str] | None, typer.Option(help="NVIDIA GPU of `edgekd targets`, or FILE.yaml; repeat for more.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8; default: the file's.")] = None,
+    json: Json = False,
+) -> None:
+    """Latency on a GPU that is not here: a roofline fitted to published tables, with its error. Not a measurement."""
+    from edgekd import render_files
+    from edgekd.profile.estimate import estimate as estimate_latency
+
+    targets = required(target, "--target", "device")
+    found = [estimate_latency(model, name, batch=batch, precision=precision) for name in targets]
+    render_files.estimates(found, json)
 
 
 def _numbers(texts: list[str] | None) -> tuple[int, ...] | None:
