@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from edgekd.artifacts import OnnxModel
 from edgekd.catalog import BACKENDS, find
 from edgekd.config import ProfileConfig
 from edgekd.errors import ConfigError
 from edgekd.progress import Progress
 from edgekd.stage import write_json
+
+if TYPE_CHECKING:
+    from edgekd.profile.devices import Device
 
 
 def profile_artifact(
@@ -36,8 +41,8 @@ def profile_artifact(
     the device's settings while it is measured. `backend` runs it instead of a target's own; `cuda_graph` replays a
     recorded graph; `scenario` asks and counts as MLPerf does (see `edgekd.profile.scenario`). With `data` the sessions
     that are timed say their top-1 on its test images. Rows have a `comparison` with those of the file `base` (see
-    `edgekd.profile.comparison`). `out` gets latency.json, profile.html, and the samples as
-    samples/TARGET-batch-N.npz.
+    `edgekd.profile.comparison`), and a `roofline` on a GPU whose peaks are known (see `under_the_roof`). `out` gets
+    latency.json, profile.html, and the samples as samples/TARGET-batch-N.npz.
     """
     from edgekd.profile import comparison
     from edgekd.profile.accuracy import load_labelled_images
@@ -72,7 +77,8 @@ def profile_artifact(
         with TemporaryDirectory(prefix="edgekd-") as scratch:
             models = find_models(path, device, Path(scratch))
             reports = measure_with(options, models, device, batches=config.batches, images=images, progress=progress)
-        rows += [report.summary() for report in reports]
+            for model, report in zip(cycle(models), reports, strict=False):
+                rows.append({**report.summary(), "roofline": _roofline(model, device, report.batch)})
         for batch in config.batches if out is not None else ():
             samples = [report for report in reports if report.batch == batch]
             write_samples(Path(str(out)) / "samples" / f"{label(device)}-batch-{batch}.npz", samples)
@@ -90,3 +96,9 @@ def profile_artifact(
         write_json(out / "latency.json", rows)
         write_page(out / "profile.html", path.name, rows)
     return rows
+
+
+def _roofline(model: OnnxModel, device: Device, batch: int) -> dict[str, float] | None:
+    from edgekd.profile.estimate.roofline import under_the_roof
+
+    return under_the_roof(Path(model.path), device, batch) if model.path.endswith(".onnx") else None

@@ -186,6 +186,41 @@ def blocks(row: dict[str, Any], name: str) -> str:
     return out[0]
 
 
+def roofline(rows: Sequence[dict[str, Any]]) -> str:
+    """Operations a second that measured rows reached, under what the device's datasheet allows for their traffic."""
+    assert all(row["measured"] for row in rows), "an estimate is never drawn as a measurement"
+    places = [(row["roofline"]["gops"] * 1e3 / row["roofline"]["mbytes"], reached_tops(row)) for row in rows]
+    roofs = {(row["roofline"]["peak_tops"], row["roofline"]["bandwidth_gbs"]) for row in rows}
+    ridges = [1e3 * peak / bandwidth for peak, bandwidth in roofs]
+    low = min(*(x for x, _ in places), *ridges) / 3
+    high = max(*(x for x, _ in places), *ridges) * 4
+    with _figure("roofline", 2.8) as (figure, out):
+        ax = figure.subplots()
+        ax.grid(True)
+        for peak, bandwidth in sorted(roofs):
+            ridge = 1e3 * peak / bandwidth
+            ax.plot([low, ridge, high], [low * bandwidth / 1e3, peak, peak], color=MUTED, linewidth=1.2)
+            ax.annotate(f"{peak:.3g} TOP/s", (high, peak), (-4, 3), textcoords="offset points", ha="right", fontsize=9)
+        for row, (x, y) in zip(rows, places, strict=True):
+            ax.plot([x], [y], "o", markersize=5, color=colour_of(row["artifact"]))
+            text, right = f"{units.artifact(row['artifact'])}, batch {row['batch']}", x * x > low * high
+            offset, side = ((-6, -3), "right") if right else ((6, -3), "left")
+            ax.annotate(text, (x, y), offset, textcoords="offset points", ha=side, fontsize=9)
+        for axis in ("x", "y"):
+            _logarithmic(ax, axis, (1, 100))
+        ax.set_xlim(low, high)
+        ax.set_ylim(min(y for _, y in places) / 4, 3 * max(peak for peak, _ in roofs))
+        ax.set_xlabel("operations a byte of the graph's kernels")
+        ax.set_ylabel("TOP/s")
+        ax.tick_params(axis="y", labelcolor=MUTED)
+    return out[0]
+
+
+def reached_tops(row: dict[str, Any]) -> float:
+    """Operations a second of a measured row with a `roofline`, in TOP/s."""
+    return float(row["roofline"]["gops"]) / float(row["p50_ms"])
+
+
 def search(search: dict[str, Any]) -> str:
     """Score against latency of the ranking, the Pareto front, the baselines, the chosen student and the limit.
 
@@ -314,7 +349,7 @@ def _logarithmic(ax: Axes, side: str, values: Sequence[float]) -> None:
     getattr(ax, f"set_{side}scale")("log")
     axis = getattr(ax, f"{side}axis")
     axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if max(values) < 30 * min(values) else (1, 3)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
     axis.set_minor_locator(NullLocator())
 
 

@@ -70,7 +70,16 @@ def _charts(rows: Sequence[Row]) -> list[tuple[str, str]]:
             )
     if len(sizes) > 1:
         found.append((charts.batches(rows), "Time of an image by batch size, from p50 to p99"))
+    if roofed := [row for row in rows if row.get("roofline")]:
+        shares = [100 * charts.reached_tops(row) / _allowed_tops(row["roofline"]) for row in roofed]
+        span = f"{min(shares):.2g} to {max(shares):.2g} %"
+        found.append((charts.roofline(roofed), f"Roofline: {span} of what the datasheet's peaks allow"))
     return found
+
+
+def _allowed_tops(roof: dict[str, float]) -> float:
+    """The lower of the device's arithmetic and its memory's, at the graph's operations a byte."""
+    return min(roof["peak_tops"], roof["gops"] / roof["mbytes"] * roof["bandwidth_gbs"])
 
 
 def _blocks(rows: Sequence[Row]) -> list[tuple[str, str]]:

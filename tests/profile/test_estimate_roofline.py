@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from small_graphs import two_layers
 
 from edgekd.errors import ModelError, TargetError
 from edgekd.profile.devices import Device, Figure, load_device
 from edgekd.profile.estimate.kernels import Kernel, Network, network
-from edgekd.profile.estimate.roofline import Constants, Precision, limits, precision_of, times, work
+from edgekd.profile.estimate.roofline import Constants, Precision, limits, precision_of, times, under_the_roof, work
 
 HALVES = Constants(
     tensor=0.5,
@@ -51,6 +53,16 @@ def test_two_layers_by_hand() -> None:
     np.testing.assert_allclose(found.memory, moved / 50e9 * 1e3)
     np.testing.assert_allclose(found.launch, [0.02, 0.02])
     np.testing.assert_allclose(found.total, np.maximum(found.arithmetic, found.memory) + 0.02)
+
+
+def test_what_is_under_the_roof(tmp_path: Path) -> None:
+    onnx.save(two_layers(), tmp_path / "two.onnx")
+    found = under_the_roof(tmp_path / "two.onnx", board(), 1)
+    moved = 4 * (4 * 64 + 16 * 64 + 16 * 36 + 16 + 16 * 64 + 8 * 16 + 8 * 16 + 8)
+    assert found is not None and found["gops"] == pytest.approx(2e-9 * (8 * 8 * 16 * 4 * 9 + 4 * 4 * 8 * 16))
+    assert found["mbytes"] == pytest.approx(moved / 1e6)
+    assert (found["peak_tops"], found["bandwidth_gbs"]) == (4.0, 100.0)  # TF32: half the rate of FP16
+    assert under_the_roof(tmp_path / "two.onnx", load_device("x86-cpu"), 1) is None
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,16 @@ def test_simulated_is_in_red_and_an_estimate_in_no_chart(tmp_path: Path) -> None
             draw()
 
 
+def test_a_roofline_where_the_peaks_are_known(tmp_path: Path) -> None:
+    """4 Gop and 20 MB: 200 operations a byte, of which 100 GB/s allow 20 TOP/s, and the peak 16."""
+    roof = {"gops": 4.0, "mbytes": 20.0, "peak_tops": 16.0, "bandwidth_gbs": 100.0}
+    rows = [row(p50=1.0, roofline=roof), row(8, 2.5, roofline={**roof, "gops": 2.0, "mbytes": 40.0})]
+    assert [charts.reached_tops(found) for found in rows] == [4.0, 0.8]
+    _, shown = page(tmp_path, rows)
+    assert "Roofline: 16 to 25 % of what the datasheet's peaks allow" in shown and "16 TOP/s" in shown
+    assert "Roofline" not in page(tmp_path, [row(roofline=None)])[1]
+
+
 def test_bars_of_several_devices_share_no_axis() -> None:
     assert latency.view([row(), row(target="my-box")])["charts"] == []
 

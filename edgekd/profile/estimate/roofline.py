@@ -10,15 +10,16 @@ clock cycles, on the others a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import ModelError, TargetError
+from edgekd.errors import InputError, ModelError, TargetError
 from edgekd.profile.devices import Device
-from edgekd.profile.estimate.kernels import Kernel, Network
+from edgekd.profile.estimate.kernels import Kernel, Network, read_network
 
 Precision = Literal["fp32", "fp16", "int8"]
 Array = NDArray[np.float64]
@@ -142,6 +143,26 @@ def limits(device: Device, precision: Precision) -> Limits:
         jetson=float(device.kind == "jetson"),
         old=float(capability < TENSOR_CORES),
     )
+
+
+def under_the_roof(path: Path, device: Device, batch: int) -> dict[str, float] | None:
+    """{gops, mbytes, peak_tops, bandwidth_gbs} of an ONNX file in its own precision and of the device's datasheet.
+
+    Operations are two a MAC, bytes those of its kernels. None where the graph's cost is not known, or the device's
+    peaks are not.
+    """
+    try:
+        network = read_network(path, batch)
+        precision = precision_of(network, None)
+        found, roof = work(network, precision), limits(replace(device, backend="tensorrt"), precision)  # whatever ran
+    except InputError:
+        return None
+    return {
+        "gops": 2 * float(found.macs.sum()) / 1e9,
+        "mbytes": float(found.bytes.sum()) / 1e6,
+        "peak_tops": float(roof.int8_rate if found.int8.any() else roof.float_rate),
+        "bandwidth_gbs": float(roof.bandwidth),
+    }
 
 
 def times(work: Work, limits: Limits, constants: Constants) -> Times:
