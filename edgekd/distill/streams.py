@@ -7,6 +7,7 @@ a batch holds both. Each stream runs through its own images again and again; an 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from edgekd.data.augment import epoch_order
 from edgekd.data.dataset import Split
 from edgekd.data.loader import Plan
 from edgekd.data.readers import open_reader
+from edgekd.data.table import read_samples
 from edgekd.distill.methods._base import UNLABELLED
 from edgekd.distill.schedule import epoch_plan
 from edgekd.errors import ConfigError
@@ -65,7 +67,7 @@ def with_streams(data: Dataset, row: MethodRow, config: DistillConfig, seed: int
     """The data with the labels and the images that the config leaves or adds: -1 stands for no label.
 
     A method without an unlabelled stream gets the labelled images only. Raises ConfigError where a stream is missing,
-    of no use to the method, or of images unlike the data's.
+    of no use to the method, or of images unlike the data's, DataError for a list of samples that does not fit the data.
     """
     train = data.train
     asked = "unlabelled" in row.needs
@@ -80,7 +82,7 @@ def with_streams(data: Dataset, row: MethodRow, config: DistillConfig, seed: int
             "Set it to null, or distill.method to one that does, such as dho.",
         )
     if config.labels is not None:
-        known = _few(train.labels, config.labels, seed, data.classes)
+        known = _few(train, config.labels, seed, data.classes)
         if not asked:
             return replace(data, train=train[np.flatnonzero(known)])
         train = Split(train.images, np.where(known, train.labels, UNLABELLED), train.ids)
@@ -105,8 +107,13 @@ def with_streams(data: Dataset, row: MethodRow, config: DistillConfig, seed: int
     return replace(data, train=train)
 
 
-def _few(labels: Rows, wanted: float, seed: int, classes: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Of every class a share below 1, or a number of images."""
+def _few(train: Split, wanted: float | str, seed: int, classes: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Of every class a share below 1, or a number of images; or those that a file lists."""
+    labels = train.labels
+    if isinstance(wanted, str):
+        chosen = np.zeros(len(labels), bool)
+        chosen[read_samples(Path(wanted), train.ids)] = True
+        return chosen
     if wanted < 1:
         return _share(labels, wanted, [*b"labels", seed])
     counts = np.bincount(labels, minlength=len(classes))

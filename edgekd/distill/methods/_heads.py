@@ -20,11 +20,16 @@ class Reheaded(nn.Module):
     def __init__(self, student: nn.Module, classifier: str, head: nn.Module) -> None:
         super().__init__()
         student.set_submodule(classifier, head)
-        self.student = student
+        self.student, self.classifier = student, classifier
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.student(images)
         return logits
+
+    @property
+    def head(self) -> nn.Module:
+        """Embeddings [B, D] -> logits [B, K]."""
+        return self.student.get_submodule(self.classifier)
 
 
 def detached_copy(student: nn.Module, classifier: nn.Module) -> tuple[nn.Module, str]:
