@@ -51,7 +51,7 @@ def compare(
     device = _processor() if target is None else load_device(target)
     if device.kind != "cpu":
         raise TargetError(f"target {device.name}: diff runs on processors", "Leave out --target.")
-    shapes = [_image_shape(path) for path in (a, b)]
+    shapes = [image_shape(path) for path in (a, b)]
     if shapes[0] != shapes[1]:
         raise ModelError(
             f"{a} takes images of {shapes[0]} (height, width, channels) and {b} of {shapes[1]}",
@@ -98,7 +98,7 @@ def _processor() -> Device:
     return found[0]
 
 
-def _image_shape(path: Path) -> tuple[int, int, int]:
+def image_shape(path: Path) -> tuple[int, int, int]:
     """(H, W, C) of an artifact's images. Raises ModelError."""
     from edgekd.describe.onnx import load, signature
 

@@ -147,6 +147,12 @@ def _method(value: Any) -> Any:
     return value
 
 
+def _labels(value: float | str | None) -> float | str | None:
+    if isinstance(value, float) and value <= 0:
+        raise ValueError("is above 0")
+    return value
+
+
 class TapsConfig(Section):
     """Modules whose outputs methods on features compare."""
 
@@ -174,8 +180,10 @@ class DistillConfig(TrainConfig):
         ge=1,
         description="logits replay stores of a view; null: all of up to 1000 classes, else the 100 largest",
     )
-    labels: float | None = Field(
-        None, gt=0, description="labels to use: a share of every class's below 1, or so many of every class; null: all"
+    labels: Annotated[float | str | None, AfterValidator(_labels)] = Field(
+        None,
+        description="labels to use: a share of every class's below 1, or so many of every class, or a file that lists "
+        "samples, as `edgekd select` writes it; null: all",
     )
     unlabelled: str | None = Field(None, description="more images, whose labels are not used: as `data`; see dho")
     table: str | None = Field(
@@ -383,7 +391,7 @@ def _anchor_paths(record: dict[str, Any], directory: Path) -> None:
         if key in record:
             record[key] = _anchor_teacher(record[key], directory)
     distill = record.get("distill")
-    for key in ("unlabelled", "table"):
+    for key in ("unlabelled", "table", "labels"):
         if isinstance(distill, dict) and isinstance(distill.get(key), str) and (directory / distill[key]).exists():
             distill[key] = str((directory / distill[key]).resolve())
     quantize = record.get("quantize")

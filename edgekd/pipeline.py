@@ -311,9 +311,11 @@ class Chain:
         """What else distill reads, by its content."""
         from edgekd.data import data_digest
 
-        unlabelled, table = self.config.distill.unlabelled, self.config.distill.table
-        files = {"unlabelled": unlabelled and data_digest(unlabelled)}
-        return files | {"table": digest_file(Path(table)) if table and Path(table).is_file() else table}
+        distill = self.config.distill
+        files: dict[str, Any] = {"unlabelled": distill.unlabelled and data_digest(distill.unlabelled)}
+        for key, value in (("table", distill.table), ("labels", distill.labels)):
+            files[key] = digest_file(Path(value)) if isinstance(value, str) and Path(value).is_file() else value
+        return files
 
     def inputs(self, name: str) -> dict[str, Any]:
         """Everything the result of stage `name` depends on."""

@@ -323,6 +323,17 @@ def commands(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
                 print(shlex.join(record[key]))
 
 
+def selection(record: Mapping[str, Any], as_json: bool) -> None:
+    """The samples to label, and where they stand."""
+    if as_json:
+        emit(record)
+        return
+    print(*record["selected"])
+    total = record["labelled"] + len(record["selected"])
+    print(f"wrote {record['path']}: {total} samples; label the last {len(record['selected'])}")
+    print(f"next: --set distill.labels={record['path']}")
+
+
 def artifact(item: Any, as_json: bool) -> None:
     """Where an artifact is, and what it says of itself."""
     record = item.to_json()

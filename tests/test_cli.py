@@ -29,7 +29,7 @@ REPORT: dict[str, Any] = {
     "stages": [{"name": "search", "seconds": 1.5, "cached": True, "fingerprint": "ab"}],
 }
 COMMANDS = ["compress", "search", "distill", "quantize", "export", "profile", "report", "status"]
-COMMANDS += ["build", "lint", "verify", "inspect", "diff"]
+COMMANDS += ["build", "lint", "verify", "inspect", "diff", "estimate", "aspects", "select"]
 COMMANDS += ["init", "methods", "spaces", "scorers", "targets", "doctor"]
 
 

@@ -5,6 +5,7 @@ from edgekd.catalog.methods import METHODS, NEEDS, MethodRow
 from edgekd.catalog.runtimes import BACKENDS, LEAST_OPSET, OPSET, SCHEMES, BackendRow, SchemeRow, parsed_opset
 from edgekd.catalog.scorers import SCORERS, ScorerRow
 from edgekd.catalog.spaces import SPACES, SpaceRow
+from edgekd.catalog.strategies import STRATEGIES, StrategyRow
 
 __all__ = [
     "BACKENDS",
@@ -15,12 +16,14 @@ __all__ = [
     "SCHEMES",
     "SCORERS",
     "SPACES",
+    "STRATEGIES",
     "BackendRow",
     "MethodRow",
     "Row",
     "SchemeRow",
     "ScorerRow",
     "SpaceRow",
+    "StrategyRow",
     "find",
     "parsed_opset",
 ]

@@ -18,6 +18,7 @@ NEEDS = {  # what a method may ask for
     "live": "the teacher beside the student, on images that are new at every step",
     "network": "the teacher's network itself, which gradients pass through",
     "unlabelled": "a second stream of images without labels: distill.unlabelled or distill.labels",
+    "pool": "other images in place of the training images, without labels: distill.unlabelled",
     "held_out": "a part of the training images that the student is not trained on",
     "table": "values of every training image: distill.table",
 }
@@ -31,7 +32,7 @@ class MethodRow(Row):
     anchor: str  # a published result to compare with
     tasks: tuple[str, ...] = ("classification",)
     min_classes: int = 2
-    owns_labels: bool = False  # returns the hard-label term `ce` itself; for the others the trainer adds it
+    owns_labels: bool = False  # returns the hard-label term `ce` itself, or has no labels; else the trainer adds it
     permutable: bool = True  # the loss does not depend on the order of a batch
     teacher: bool = True  # whether it reads a teacher at all
     any_classes: bool = False  # no logits of the teacher are read: its classes may be others than the data's
@@ -403,6 +404,24 @@ METHODS = {
             refuses={
                 name: "which trains the student's own head, and lelp ships another"
                 for name in ("sinkd", "ofakd", "prockd")
+            },
+        ),
+        MethodRow(
+            "kd3",
+            "edgekd.distill.methods.kd3:KD3",
+            "no original data: the useful images of another pool, and the teacher's classifier for the student",
+            family="feature",
+            paper="Tang et al. ICCV 2023, arXiv 2307.11469 (reconstructed)",
+            needs=("embeddings", "all_logits", "pool"),
+            anchor="-",
+            owns_labels=True,
+            permutable=False,
+            refuses={
+                **{
+                    name: "which learns from labels, and kd3 has none" for name in ("crd", "ofakd", "talking", "prockd")
+                },
+                "makd": "whose table is of the training images, which kd3 does not see",
+                "sinkd": "which trains the student's own head, and kd3 sets it",
             },
         ),
         MethodRow(

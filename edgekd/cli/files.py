@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgekd.cli._app import app, working
-from edgekd.cli._options import Force, Json, Target, required
+from edgekd.cli._options import Data, Force, Json, Target, required
 
 
 class Hardware(str, Enum):
@@ -177,3 +177,27 @@ def aspects(
             std=numbers(std, "--std"),
         )
     typer.echo(f"wrote {out}: {count} aspects of {samples:,} images; use it with --set distill.table={out}")
+
+
+@app.command()
+def select(
+    source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT|MODEL.onnx", help="What says which are of use.")],
+    out: Annotated[Path, typer.Option(help="List of samples to write, the chosen ones last; for distill.labels.")],
+    count: Annotated[int, typer.Option(help="Images to choose.")],
+    labelled: Annotated[Path | None, typer.Option(help="List of the samples that have labels; default: none.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="pcoreset, random, entropy, coreset or badge; the last two read embeddings.")
+    ] = "pcoreset",
+    data: Data = None,
+    seed: Annotated[int | None, typer.Option(help="Of the run; default: the run's, or 0.")] = None,
+    json: Json = False,
+) -> None:
+    """Which unlabelled training images to label next."""
+    from edgekd import render
+    from edgekd.selection import select as choose
+
+    with working(None, json) as progress:
+        record = choose(
+            source, out, count=count, strategy=strategy, labelled=labelled, data=data, seed=seed, progress=progress
+        )
+    render.selection(record, json)

@@ -3,6 +3,8 @@
 A sample is the number of an image in the training split as its file has it, before a validation split is taken off:
 the row of an .npz or a parquet, the place in the sorted names of a folder. A two-dimensional array [N, Q] of an .npz
 is Q columns, NAME.0 and so on.
+
+A list of samples is the column `sample` of such a table, or a text file with one number a line.
 """
 
 from __future__ import annotations
@@ -31,17 +33,9 @@ def read_table(path: Path, ids: Labels) -> Columns:
     """
     if not path.is_file():
         raise DataError(f"table {path} does not exist", "`edgekd aspects` makes one; distill.table names it.")
-    arrays = dict(_read_parquet(path) if path.suffix == ".parquet" else _read_npz(path))
-    if KEY not in arrays:
-        raise DataError(f"table {path} has no column {KEY!r}", "It holds the number of each image in the training set.")
-    samples = arrays.pop(KEY)
-    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.integer):
-        raise DataError(f"table {path}: {KEY} is {samples.dtype} of shape {samples.shape}", "Store whole numbers [N].")
+    samples, arrays = _read(path)
     order = samples.argsort(kind="stable")
     ordered = samples[order]
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice):
-        raise DataError(f"table {path} has sample {twice[0]} twice", "Give every sample one row.")
     known = ids >= 0
     place = np.searchsorted(ordered, ids[known]).clip(max=max(0, len(ordered) - 1))
     missing = ids[known] if not len(ordered) else ids[known][ordered[place] != ids[known]]
@@ -61,6 +55,60 @@ def read_table(path: Path, ids: Labels) -> Columns:
     if not columns:
         raise DataError(f"table {path} has no column but {KEY!r}", "Add columns of numbers.")
     return columns
+
+
+def read_samples(path: Path, ids: Labels) -> NDArray[np.int64]:
+    """The places in `ids` [N] of the samples that the file lists, in its order.
+
+    Raises DataError for a file that cannot be read, a sample that is there twice, and one that is not among `ids`.
+    """
+    if not path.is_file():
+        raise DataError(f"samples {path} do not exist", "Name a file of sample numbers; `edgekd select` writes one.")
+    samples = _read(path)[0] if path.suffix in (".npz", ".parquet") else _read_lines(path)
+    order = ids.argsort(kind="stable")
+    place = np.searchsorted(ids, samples, sorter=order).clip(max=len(ids) - 1)
+    rows: NDArray[np.int64] = order[place]
+    missing = samples[ids[rows] != samples]
+    if len(missing):
+        raise DataError(
+            f"samples {path}: {missing[0]} is no training image",
+            "Number them as their file has them, and use the seed and val_fraction that split it as before.",
+        )
+    return rows
+
+
+def write_samples(path: Path, samples: Labels) -> None:
+    """Write a list of samples: .npz, .parquet, or one number a line where the name ends in anything else."""
+    if path.suffix in (".npz", ".parquet"):
+        write_table(path, samples, {})
+    else:
+        path.write_text("".join(f"{sample}\n" for sample in samples))
+
+
+def _read(path: Path) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+    """The samples of a table, each there once, and its other columns."""
+    arrays = dict(_read_parquet(path) if path.suffix == ".parquet" else _read_npz(path))
+    if KEY not in arrays:
+        raise DataError(f"table {path} has no column {KEY!r}", "It holds the number of each image in the training set.")
+    samples = arrays.pop(KEY)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.integer):
+        raise DataError(f"table {path}: {KEY} is {samples.dtype} of shape {samples.shape}", "Store whole numbers [N].")
+    return _once(path, samples.astype(np.int64)), arrays
+
+
+def _read_lines(path: Path) -> NDArray[np.int64]:
+    try:
+        samples = np.array([int(line) for line in path.read_text().split()], np.int64)
+    except (ValueError, OverflowError) as error:  # of no text, too
+        raise DataError(f"samples {path}: {error}", "Write one whole number a line.") from None
+    return _once(path, samples)
+
+
+def _once(path: Path, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    found, counts = np.unique(samples, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"table {path} has sample {found[counts > 1][0]} twice", "Give every sample one row.")
+    return samples
 
 
 def _split(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -64,7 +64,9 @@ def distill(
     record: dict[str, Any] = {"method": row.name, "student_taps": list(tapped.side.shapes)}
     if config.labels is not None or config.unlabelled is not None:
         record |= {"labelled": int((data.train.labels >= 0).sum()), "unlabelled": int((data.train.labels < 0).sum())}
-        if len(data.train) < used:
+        if "pool" in row.needs:
+            progress.note(f"{row.name} trains on the {len(data.train):,} images of distill.unlabelled and no others")
+        elif len(data.train) < used:
             progress.note(f"{row.name} trains on the {len(data.train):,} labelled images of {used:,}")
     targets: TeacherTargets | None = None
     views: int | None = None
@@ -188,15 +190,17 @@ def _check(row: MethodRow, data: Dataset, config: DistillConfig, teacher_classes
             f"distill.ema: {row.name} ships more than the student, and only that is averaged",
             "Set distill.ema to null.",
         )
+    if {"unlabelled", "pool"} & set(row.needs) and config.ensemble == "confidence":
+        raise ConfigError(
+            f"distill.ensemble: confidence goes by labels, and {row.name} has images without one", "Set it to mean."
+        )
+    if "pool" in row.needs and config.mixup:
+        raise ConfigError(f"distill.mixup: {row.name} chooses among whole images", "Set distill.mixup to 0.")
     if "unlabelled" in row.needs:
         if config.mixup or config.crops > 1:
             key = "mixup" if config.mixup else "crops"
             raise ConfigError(
                 f"distill.{key}: {row.name} has labelled and unlabelled images in a batch", f"Unset distill.{key}."
-            )
-        if config.ensemble == "confidence":
-            raise ConfigError(
-                f"distill.ensemble: confidence goes by labels, and {row.name} has images without one", "Set it to mean."
             )
         if min(config.batch_size, len(data.train)) // config.accumulate // processes.count() % 2:
             raise ConfigError(

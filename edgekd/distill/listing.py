@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from edgekd.distill.methods._base import Batch
 from edgekd.distill.methods._combined import make_method, options_of
 from edgekd.distill.methods._custom import find_method
 from edgekd.distill.schedule import augmentation
+from edgekd.distill.streams import without_labels
 from edgekd.distill.targets import Layout, TeacherTargets, replay
 from edgekd.distill.teachers import live_targets
 from edgekd.distill.trainer import Trainer
@@ -88,7 +89,10 @@ def _random_data() -> Dataset:
 def _step_ms(name: str, data: Dataset, out: Path) -> float:
     method, row = make_method([MethodChoice(name, {})], 0.0, 0)
     config = DistillConfig(batch_size=BATCH, epochs=1, views=1, labels=0.5 if "unlabelled" in row.needs else None)
-    data, table = check_inputs(data, row, config, 0)
+    if "pool" in row.needs:
+        data, table = replace(data, train=without_labels(data.train.images)), None
+    else:
+        data, table = check_inputs(data, row, config, 0)
     specs = [ModelSpec("edgekd", net, CLASSES, SHAPE, mean=data.mean, std=data.std) for net in PAIR]
     student = Tapped(build_random(specs[1], 0), SHAPE, **row.asks("student"))
     augment, device = augmentation(config, data, 0), processes.device()

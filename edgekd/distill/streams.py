@@ -7,6 +7,7 @@ a batch holds both. Each stream runs through its own images again and again; an 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from edgekd.catalog import MethodRow
 from edgekd.config import DistillConfig, TrainConfig
 from edgekd.data import Dataset
 from edgekd.data.augment import epoch_order
-from edgekd.data.dataset import Split
+from edgekd.data.dataset import Images, Split, channel_statistics
 from edgekd.data.loader import Plan
 from edgekd.data.readers import open_reader
+from edgekd.data.table import read_samples
 from edgekd.distill.methods._base import UNLABELLED
 from edgekd.distill.schedule import epoch_plan
 from edgekd.errors import ConfigError
@@ -50,8 +52,9 @@ class Streams:
 
     def plan(self, config: TrainConfig, seed: int, epoch: int, views: int | None) -> Plan:
         """Samples and views of each step of an epoch; `views` is how many of an image are stored."""
-        if not len(self.unlabelled):
-            return [(self.labelled[i], view) for i, view in epoch_plan(config, len(self.labelled), seed, epoch, views)]
+        if not (len(self.unlabelled) and len(self.labelled)):
+            rows = self.labelled if len(self.labelled) else self.unlabelled
+            return [(rows[i], view) for i, view in epoch_plan(config, len(rows), seed, epoch, views)]
         half, steps = min(config.batch_size, len(self)) // 2, self.steps(config)
         drawn = [
             _endless(rows, epoch * steps * half, steps * half, seed + stream)
@@ -64,9 +67,12 @@ class Streams:
 def with_streams(data: Dataset, row: MethodRow, config: DistillConfig, seed: int) -> Dataset:
     """The data with the labels and the images that the config leaves or adds: -1 stands for no label.
 
-    A method without an unlabelled stream gets the labelled images only. Raises ConfigError where a stream is missing,
-    of no use to the method, or of images unlike the data's.
+    A method without an unlabelled stream gets the labelled images only, one of a pool that and none of the data's own
+    for training, not even their mean and deviation. Raises ConfigError where a stream is missing,
+    of no use to the method, or of images unlike the data's, DataError for a list of samples that does not fit the data.
     """
+    if "pool" in row.needs:
+        return _pool(data, row, config)
     train = data.train
     asked = "unlabelled" in row.needs
     if asked and config.labels is None and config.unlabelled is None:
@@ -80,23 +86,16 @@ def with_streams(data: Dataset, row: MethodRow, config: DistillConfig, seed: int
             "Set it to null, or distill.method to one that does, such as dho.",
         )
     if config.labels is not None:
-        known = _few(train.labels, config.labels, seed, data.classes)
+        known = _few(train, config.labels, seed, data.classes)
         if not asked:
             return replace(data, train=train[np.flatnonzero(known)])
         train = Split(train.images, np.where(known, train.labels, UNLABELLED), train.ids)
     if config.unlabelled is not None:
-        more = open_reader(config.unlabelled).read(None).train.images
-        if more.shape[1:] != train.images.shape[1:]:
-            raise ConfigError(
-                f"distill.unlabelled: its images are {more.shape[1:]} (height, width, channels), those of the data "
-                f"{train.images.shape[1:]}",
-                "Give both the same size and channels.",
-            )
-        none = np.full(len(more), UNLABELLED)
+        more = _elsewhere(config.unlabelled, data)
         train = Split(
-            np.concatenate([train.images, more]),
-            np.concatenate([train.labels, none]),
-            np.concatenate([train.ids, none]),
+            np.concatenate([train.images, more.images]),
+            np.concatenate([train.labels, more.labels]),
+            np.concatenate([train.ids, more.ids]),
         )
     if asked and not (train.labels == UNLABELLED).any():
         raise ConfigError(
@@ -105,8 +104,49 @@ def with_streams(data: Dataset, row: MethodRow, config: DistillConfig, seed: int
     return replace(data, train=train)
 
 
-def _few(labels: Rows, wanted: float, seed: int, classes: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Of every class a share below 1, or a number of images."""
+def _elsewhere(path: str, data: Dataset) -> Split:
+    """The images of another data set, without their labels."""
+    images = open_reader(path).read(None).train.images
+    if images.shape[1:] != data.train.images.shape[1:]:
+        raise ConfigError(
+            f"distill.unlabelled: its images are {images.shape[1:]} (height, width, channels), those of the data "
+            f"{data.train.images.shape[1:]}",
+            "Give both the same size and channels.",
+        )
+    return without_labels(images)
+
+
+def without_labels(images: Images) -> Split:
+    none = np.full(len(images), UNLABELLED)
+    return Split(images, none, none)
+
+
+def _pool(data: Dataset, row: MethodRow, config: DistillConfig) -> Dataset:
+    """The data with the images of `distill.unlabelled`, and those alone, to train on."""
+    if config.unlabelled is None:
+        raise ConfigError(
+            f"distill.unlabelled: {row.name} learns from a pool of other images, and there is none",
+            "Name images in distill.unlabelled.",
+        )
+    if config.labels is not None:
+        raise ConfigError(f"distill.labels: {row.name} uses none", "Set it to null.")
+    train = _elsewhere(config.unlabelled, data)
+    if len(train) < config.batch_size:
+        raise ConfigError(
+            f"distill.unlabelled: a pool of {len(train)} images is smaller than a batch of {config.batch_size}",
+            "Add images to it, or lower distill.batch_size.",
+        )
+    mean, std = channel_statistics(train.images)
+    return replace(data, train=train, mean=mean, std=std)
+
+
+def _few(train: Split, wanted: float | str, seed: int, classes: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Of every class a share below 1, or a number of images; or those that a file lists."""
+    labels = train.labels
+    if isinstance(wanted, str):
+        chosen = np.zeros(len(labels), bool)
+        chosen[read_samples(Path(wanted), train.ids)] = True
+        return chosen
     if wanted < 1:
         return _share(labels, wanted, [*b"labels", seed])
     counts = np.bincount(labels, minlength=len(classes))

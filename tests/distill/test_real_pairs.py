@@ -56,6 +56,9 @@ def test_two_epochs(name: str, pair: str, data: Dataset, tmp_path: Path) -> None
     config = DistillConfig(epochs=2, views=2, batch_size=64, method=choice)
     if "unlabelled" in needs:
         config = config.model_copy(update={"labels": 0.5})
+    if "pool" in needs:
+        np.savez(tmp_path / "pool.npz", images=data.train.images, labels=data.train.labels)
+        config = config.model_copy(update={"unlabelled": str(tmp_path / "pool.npz")})
     if "table" in needs:
         rows = np.random.default_rng(0).random((2, COUNT), np.float32)
         write_table(tmp_path / "t.npz", data.train.ids, dict(zip(("risk", "furry"), rows, strict=True)))

@@ -317,6 +317,7 @@ def test_methods_that_mix_and_those_with_moving_targets_resume_exactly(
         {"method": {"lelp": {"subclasses": 2}}, "ema": None},
         {"method": "dho", "labels": 0.2, "ema": None},
         {"method": {"swing": {"risk": 0.5}}},
+        {"method": {"kd3": {"warm": 0.0}}, "unlabelled": "digits"},
     ],
     ids=lambda changes: str(changes["method"])[:9],
 )

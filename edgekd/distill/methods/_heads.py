@@ -20,11 +20,16 @@ class Reheaded(nn.Module):
     def __init__(self, student: nn.Module, classifier: str, head: nn.Module) -> None:
         super().__init__()
         student.set_submodule(classifier, head)
-        self.student = student
+        self.student, self.classifier = student, classifier
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.student(images)
         return logits
+
+    @property
+    def head(self) -> nn.Module:
+        """Embeddings [B, D] -> logits [B, K]."""
+        return self.student.get_submodule(self.classifier)
 
 
 def detached_copy(student: nn.Module, classifier: nn.Module) -> tuple[nn.Module, str]:
@@ -35,13 +40,13 @@ def detached_copy(student: nn.Module, classifier: nn.Module) -> tuple[nn.Module,
     return deepcopy(student).eval(), name
 
 
-def check_one_head(outputs: Outputs, classifier: nn.Module, method: str) -> None:
+def check_one_head(outputs: Outputs, classifier: nn.Module, method: str, whose: str = "student") -> None:
     """Raises ConfigError unless the classifier gives the logits alone: of two heads one cannot be replaced."""
     assert outputs.embeddings is not None
     with torch.no_grad():
         own = classifier(outputs.embeddings.float())
         if not torch.allclose(own, outputs.logits.float(), rtol=1e-2, atol=1e-2):
             raise ConfigError(
-                f"distill.method {method}: the student's logits are made of more than one classifier",
-                "Use a student with one head, such as deit_tiny_patch16_224, or another method: kd, token.",
+                f"distill.method {method}: the {whose}'s logits are made of more than one classifier",
+                f"Use a {whose} with one head, such as deit_tiny_patch16_224, or another method: kd, token.",
             )
