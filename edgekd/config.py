@@ -160,6 +160,14 @@ class TapsConfig(Section):
     teacher: tuple[str, ...] | None = Field(None, description="the same of the teacher")
 
 
+class BlockwiseConfig(Section):
+    """Before distillation every block of the student is trained by itself inside the teacher: a better start."""
+
+    epochs: int = Field(0, ge=0, description="of it, with the optimizer of distill; 0 for none")
+    alpha: float = Field(0.5, ge=0, le=1, description="weight of the KL to the teacher; the rest is the labels'")
+    temperature: float = Field(1.0, gt=0)
+
+
 RECIPES: dict[str, dict[str, Any]] = {
     # Beyer et al. 2022: teacher and student see one mixed image, the loss is the plain KL, labels are not used.
     "funmatch": {"method": {"kd": {"temperature": 1.0, "alpha": 1.0}}, "mixup": 1.0, "targets": "live"},
@@ -194,6 +202,7 @@ class DistillConfig(TrainConfig):
     )
     weights: tuple[float, ...] | None = Field(None, description="of the teachers in the mean; null: equal")
     taps: TapsConfig = Field(default_factory=TapsConfig)
+    blockwise: BlockwiseConfig = Field(default_factory=BlockwiseConfig)
 
     @model_validator(mode="before")
     @classmethod

@@ -614,7 +614,9 @@ def _estimate(chain: Chain) -> dict[str, float]:
     return {
         "teacher": _full_epochs(config.teacher.train) * n * forward * 3,
         "search": 10 + search * config.search.batch_size * per_image,
-        "distill": passes * n * forward + _full_epochs(config.distill) * train,
+        "distill": passes * n * forward
+        + _full_epochs(config.distill) * train
+        + config.distill.blockwise.epochs * (train + 3 * n * forward),
         "quantize": 20 + config.quantize.qad.epochs * (2 * train + n * forward),
         "export": 20 + test * (forward + 4 * train / n / 3),
         "profile": 5 + sum(config.profile.batches) * (config.profile.runs + config.profile.warmup) * 2 * forward,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from edgekd.catalog import MethodRow
 from edgekd.config import DistillConfig, TeacherConfig, method_choices
 from edgekd.data import Dataset
 from edgekd.data.table import Columns, read_table
+from edgekd.distill.blockwise import start_of
 from edgekd.distill.methods._combined import make_method
 from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.parallel import check_batch
@@ -90,6 +92,10 @@ def distill(
         elif config.targets == "replay":
             progress.note(f"the teacher runs beside the student: {why}")
     trainer = Trainer(out, tapped, student, method, targets, data, augment, config, seed, views, side, table)
+    if config.blockwise.epochs:
+        inputs: Any = {"teacher": teacher, "student": student, "data": data, "config": config}
+        trainer.start_from(start_of(out / "blockwise", **inputs, seed=seed, progress=progress))
+        record["blockwise"] = json.loads((out / "blockwise" / "history.json").read_text())
     metrics = trainer.fit(progress, f"distill ({row.name})")
     shipped = method.export(trainer.model)
     if row.ships_extra:
@@ -100,7 +106,8 @@ def distill(
     if processes.rank() == 0:
         record |= {"notes": method.report(out), "pictures": sorted(file.name for file in out.glob("*.png"))}
         write_json(out / "distill.json", record)
-        shutil.rmtree(out / "replay", ignore_errors=True)  # of no use to any other student
+        for directory in ("replay", "blockwise"):  # of no use to any other student
+            shutil.rmtree(out / directory, ignore_errors=True)
     return checkpoint
 
 

@@ -116,6 +116,12 @@ class Trainer:
         self.loss_sums: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
 
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Weights to begin with, before `fit`."""
+        for model in (self.model, self.average):
+            if model is not None:
+                model.load_state_dict(state)
+
     def fit(self, progress: Progress, name: str) -> dict[str, float]:
         """Train to the end; the model holds the chosen weights after. Returns the validation metrics."""
         torch.set_flush_denormal(True)  # denormals in a nearly dead channel slow a CPU convolution tenfold

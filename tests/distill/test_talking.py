@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill.methods._base import Network, Outputs, Setup
-from edgekd.distill.methods._tail import Tail
+from edgekd.distill.methods._segment import Segment
 from edgekd.distill.methods.kd import kd_loss
 from edgekd.distill.methods.talking import Talking
 from edgekd.errors import ConfigError
@@ -53,7 +53,7 @@ def test_a_tail_goes_on_from_a_feature(make) -> None:
     with torch.no_grad():
         outputs = tapped(torch.randn(5, *SHAPE))
         for tap, feature in outputs.features.items():
-            tail = Tail(network(net), tap)
+            tail = Segment(network(net), tap)
             tail.check()
             assert torch.allclose(tail(feature), outputs.logits, atol=1e-5), tap
 
@@ -107,6 +107,6 @@ class Bypassed(nn.Module):
 
 def test_a_teacher_with_a_way_around_the_tap_is_refused() -> None:
     with pytest.raises(ConfigError, match="what follows the teacher's stem does not depend on it alone\nName an"):
-        Tail(network(Bypassed()), "stem").check()
+        Segment(network(Bypassed()), "stem").check()
     with pytest.raises(ConfigError, match="does not depend on it alone"):
-        Tail(network(resnet(4, 8, 12)), "layer2.0.conv1").check()  # beside it runs the block's shortcut
+        Segment(network(resnet(4, 8, 12)), "layer2.0.conv1").check()  # beside it runs the block's shortcut

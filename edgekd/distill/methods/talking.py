@@ -34,7 +34,7 @@ from edgekd.distill.methods._features import (
     seeded,
 )
 from edgekd.distill.methods._logits import not_negative, positive
-from edgekd.distill.methods._tail import Tail
+from edgekd.distill.methods._segment import Segment
 from edgekd.distill.methods.kd import kd_loss
 from edgekd.errors import ConfigError
 from edgekd.tasks.classification import hard_loss
@@ -86,7 +86,7 @@ class Talking(Method):
         self.task, self.answer, self.state, self.temperature, self.tap = task, answer, state, temperature, tap
         self.adapter: nn.Module = nn.Identity()
         self.pairs: tuple[Pair, ...] = ()
-        self.tails: tuple[Tail, ...] = ()  # one, kept out of the parameters
+        self.tails: tuple[Segment, ...] = ()  # one, kept out of the parameters
 
     def prepare(self, setup: Setup) -> None:
         pairs = pair_taps(setup, "talking")
@@ -95,7 +95,7 @@ class Talking(Method):
         if not 0 <= tap < len(pairs):
             raise ConfigError(f"distill.method talking: tap is {tap}, of {len(pairs)} pairs", "Count them from 0.")
         self.pairs = (pairs[tap],)
-        tail = Tail(setup.teacher_network, self.pairs[0].teacher)
+        tail = Segment(setup.teacher_network, self.pairs[0].teacher)
         tail.check()
         self.tails = (tail,)
         with seeded(setup.seed):
