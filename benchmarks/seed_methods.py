@@ -16,6 +16,11 @@ is left out, so the script goes on where it was cut. A method that is not in the
                exposure among 900 that are not planted. The teacher has learned them; risks are what it has memorised
                beyond a ResNet-20 that has not seen the canaries' labels
     aspects    CIFAR-100, with the ten answers of a CIFAR-10 ResNet-56 to every image as its aspects
+    pool       a CIFAR-10 teacher and none of its images: the first COUNT of CIFAR-100 instead
+    select     CIFAR-10 with 10 labels, and 100 more in each of 5 rounds: dho from scratch on all images, a quarter of
+               the epochs a round; top-1 after the last round, and `rounds` after each; the 500 images that are watched
+               choose how the two heads are mixed
+    combinations  as cifar100, pairs of methods beside which their parts stand there
 
 Weights of 4 bits are in four_bits.py.
 """
@@ -26,27 +31,30 @@ import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from _cifar100 import CIFAR100, IMAGES, SHAPE, short, teacher_of, trained
 from _record import lines, record
 from torch import nn
 
 from edgekd.artifacts import Checkpoint, ModelSpec
-from edgekd.catalog import METHODS
+from edgekd.catalog import METHODS, STRATEGIES
 from edgekd.config import DistillConfig, TeacherConfig, TrainConfig, method_choices
 from edgekd.data import Dataset, Split
 from edgekd.data.aspects import make_aspects
 from edgekd.data.dataset import Labels
-from edgekd.data.table import write_table
+from edgekd.data.strategies import Pool, Rows
+from edgekd.data.table import write_samples, write_table
 from edgekd.distill import train_teacher
 from edgekd.distill.privacy import cross_entropies, exposure, memorisation
 from edgekd.export import export_fp32
 from edgekd.models import build_model
 from edgekd.progress import NullProgress
+from edgekd.selection import WithEmbeddings
 from edgekd.tasks.classification import predict_torch, top1
 
 NAME = "seed_methods"
@@ -73,6 +81,12 @@ CHOICES: dict[str, Any] = {
     "kd + trg": ["kd", "trg"],
     "kd + talking": ["kd", "talking"],
 }
+COMBINATIONS: dict[str, Any] = {
+    "pld + dhkd": ["pld", "dhkd"],
+    "kd + sinkd + trg": ["kd", {"sinkd": 0.8}, "trg"],
+    "taid + trg": ["taid", "trg"],
+}
+ROUNDS, QUERY = 5, 100
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,17 @@ def student10(classes: int = 10, name: str = "resnet20") -> ModelSpec:
 
 
 def cifar100(bench: Bench) -> Iterator[Run]:
+    nets = (teacher_of(bench.directory), STUDENT)
     for method, choice in CHOICES.items():
+        yield bench.run("cifar100", method, choice, bench.cifar100, *nets)
+    # As many images as the others: a quarter of the epochs are those of the blocks.
+    blocks = max(1, bench.epochs // 4)
+    budget = {"blockwise": {"epochs": blocks}, "epochs": max(1, bench.epochs - blocks), "views": bench.epochs}
+    yield bench.run("cifar100", "blockwise + kd", "kd", bench.cifar100, *nets, **budget)
+
+
+def combinations(bench: Bench) -> Iterator[Run]:
+    for method, choice in COMBINATIONS.items():
         yield bench.run("cifar100", method, choice, bench.cifar100, teacher_of(bench.directory), STUDENT)
 
 
@@ -252,6 +276,55 @@ def aspects(bench: Bench) -> Iterator[Run]:
         yield bench.run("aspects", method, choice, bench.cifar100, teacher_of(bench.directory), STUDENT, **more)
 
 
+def pool(bench: Bench) -> Iterator[Run]:
+    nets, images = (bench.teacher10(), student10()), bench.cifar100.train.images
+    without = Split(images, np.zeros(len(images), np.int64))  # alpha 1: no label enters
+    yield bench.run("pool", "kd", {"kd": {"alpha": 1.0}}, replace(bench.cifar10, train=without), *nets)
+    file = bench.home("pool").with_suffix(".npz")
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, images=images, labels=bench.cifar100.train.labels)
+    for method, options in {"kd3": {}, "kd3, all images": {"keep": 1.0}}.items():
+        yield bench.run("pool", method, {"kd3": options}, bench.cifar10, *nets, unlabelled=str(file))
+
+
+def selects(bench: Bench) -> Iterator[Run]:
+    """Which to label: the first ten are one of every class, the same for all."""
+    data, nets, epochs = bench.cifar10, (bench.teacher10(), student10()), max(1, bench.epochs // 4)
+
+    def rounds(strategy: str, seed: int) -> dict[str, Any]:
+        work = bench.home(f"select-{strategy}-{seed}")
+        work.mkdir(parents=True, exist_ok=True)
+        order = np.random.default_rng(seed).permutation(len(data.train))
+        rows = order[np.unique(data.train.labels[order], return_index=True)[1]]
+        found, seconds = [], 0.0
+        for i in range(ROUNDS + 1):
+            labelled = work / f"labelled-{i}.txt"
+            write_samples(labelled, data.train.ids[rows])
+            config = DistillConfig(epochs=epochs, views=epochs, method="dho", labels=str(labelled))
+            store = bench.home(f"select-logits-{seed}")
+            model, stage = trained(*nets, data, config, seed, store, work / str(i))
+            logits = predict_torch(model, data.test.images, nets[1].mean, nets[1].std)
+            found.append(top1(logits, data.test.labels))
+            seconds += stage["seconds"]
+            if i < ROUNDS:
+                rows = np.concatenate([rows, choose(strategy, model, rows, np.random.default_rng([seed, i]))])
+        return {"top1": found[-1], "rounds": found, "labels": len(rows), "seconds": seconds}
+
+    def choose(strategy: str, model: nn.Module, rows: Rows, rng: np.random.Generator) -> Rows:
+        row, spec = STRATEGIES[strategy], nets[1]
+        net = WithEmbeddings(model, SHAPE) if row.embeddings else model
+        outputs = predict_torch(net, data.train.images, spec.mean, spec.std)
+        p = torch.from_numpy(outputs[:, : data.num_classes]).softmax(1).numpy()
+        h = outputs[:, data.num_classes :]
+        left = np.setdiff1d(np.arange(len(data.train)), rows)
+        chosen: Rows = left[row.load()(Pool(p[left], p[rows], h[left], h[rows]), QUERY, rng)]
+        return chosen
+
+    for strategy in STRATEGIES:
+        yield Run(strategy, "dho", partial(rounds, strategy))
+
+
 GROUPS: dict[str, Callable[[Bench], Iterator[Run]]] = {
     "cifar100": cifar100,
     "labels": labels,
@@ -259,6 +332,9 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Run]]] = {
     "spaces": spaces,
     "privacy": privacy,
     "aspects": aspects,
+    "pool": pool,
+    "select": selects,
+    "combinations": combinations,
 }
 
 
