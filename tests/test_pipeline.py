@@ -175,7 +175,7 @@ def test_files_that_distill_reads_count_by_their_content(tmp_path: Path) -> None
     def fingerprint(**changes: object) -> object:
         return Chain(config(**changes), tmp_path / "run", NullProgress())._distill_files
 
-    assert fingerprint() == {"unlabelled": None, "table": None}
+    assert fingerprint() == {"unlabelled": None, "table": None, "labels": None}
     np.savez(table, sample=np.arange(3), a=np.zeros(3))
     before = fingerprint(distill__table=str(table))
     np.savez(table, sample=np.arange(3), a=np.ones(3))
