@@ -56,7 +56,8 @@ def resume(found: list[Line]) -> str:
 
 def search_rank(found: list[Line]) -> str:
     rows = []
-    for line in {line["figures"]["table"]: line for line in found}.values():
+    whole = [line for line in found if "edgekd" in line["figures"]["rows"]]  # not of a few scorers alone
+    for line in {line["figures"]["table"]: line for line in whole}.values():
         scorers = line["figures"]["rows"]
         published = {k: r for k, r in scorers.items() if not k.startswith(OWN) and "," not in k and k != "params"}
         best = max(published, key=lambda key: published[key]["tau"])
@@ -116,6 +117,23 @@ def engines(found: list[Line]) -> str:
         f"Opsets its parser and builder take: {opsets}. Made by `{line['command']}` ({line['date']}).\n\n"
         f"{table(['student', 'engine', 'seconds', 'same bytes again'], rows)}\n"
     )
+
+
+def profile_check(found: list[Line]) -> str:
+    checks = {line["figures"]["check"]: line["figures"] for line in found}
+    said = []
+    if f := checks.get("agreement"):
+        ratios = ", ".join(f"{row['ratio']:.4f} ({row['model']})" for row in f["models"])
+        said.append(f"p50 over that of a loop written apart, in turns: {ratios}.")
+    if f := checks.get("repeat"):
+        said.append(f"{f['quiet_runs']} runs one after another: the medians' coefficient of variation is ")
+        said[-1] += f"{f['cov_percent']:.2f} %; a busy machine was reported in {f['busy_runs_warned']} of "
+        said[-1] += f"{f['busy_runs']} runs beside a hog and {f['quiet_runs_warned']} of {f['quiet_runs']} alone."
+    if f := checks.get("overhead"):
+        said.append(f"A graph of {f['nodes']:,} nodes: {100 * f['outside_share']:.1f} % of measuring is not the ")
+        said[-1] += f"runtime's, {100 * f['outside_share_of_command']:.1f} % of the whole command."
+    made = f"Made by `python benchmarks/profile_check.py CHECK` ({found[-1]['date']})."
+    return "\n".join(["`edgekd profile` checked:", *said, made]) + "\n"
 
 
 def latency_estimate(found: list[Line]) -> str:
@@ -261,6 +279,7 @@ PARTS: dict[str, Callable[[list[Line]], str]] = {
         distill_accuracy,
         distill_speed,
         engines,
+        profile_check,
         latency_estimate,
         resume,
     )
