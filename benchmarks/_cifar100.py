@@ -38,10 +38,10 @@ def short(data: Path, count: int, watched: int = VAL, images: str = IMAGES) -> D
 
 
 def trained_top1(
-    teacher: ModelSpec, student: ModelSpec, data: Dataset, config: DistillConfig, seed: int, store: Path, work: Path
+    teacher: ModelSpec, student: ModelSpec, data: Dataset, config: DistillConfig, seed: int, work: Path
 ) -> tuple[float, dict[str, Any]]:
     """Test accuracy after the last epoch, and what `trained` says of the run."""
-    model, record = trained(teacher, student, data, config, seed, store, work)
+    model, record = trained(teacher, student, data, config, seed, work)
     return top1(predict_torch(model, data.test.images, student.mean, student.std), data.test.labels), record
 
 
@@ -51,7 +51,6 @@ def trained(
     data: Dataset,
     config: DistillConfig,
     seed: int,
-    store: Path | None,
     work: Path,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The student, and what the stage says of itself (`distill.json`) with its seconds.
@@ -67,7 +66,6 @@ def trained(
         config=config,
         seed=seed,
         progress=NullProgress(),
-        store=store,
     )
     model = load_checkpoint(checkpoint)
     epochs = json.loads((work / "history.json").read_text())

@@ -99,7 +99,9 @@ class Students:
             write_atomic(out / "model.safetensors", save(build_model(self.teacher).state_dict()))
             Checkpoint(str(out), replace(self.teacher, weights=None)).save()
             return Checkpoint.load(out)
-        config = DistillConfig(epochs=self.epochs, views=self.epochs, **TRAINING.get(net, {}))
+        config = DistillConfig(
+            epochs=self.epochs, views=self.epochs, store=str(self.store / "targets"), **TRAINING.get(net, {})
+        )
         return distill(
             out,
             teacher=self.teacher,
@@ -108,7 +110,6 @@ class Students:
             config=config,
             seed=SEED,
             progress=NullProgress(),
-            store=self.store / f"logits-{self.epochs}x{self.count}",
         )
 
     def quantized(self, net: str, config: QuantizeConfig) -> tuple[Path, dict[str, Any]]:

@@ -19,7 +19,6 @@ from _cifar100 import CIFAR100, SHAPE, short, teacher_of, trained_top1
 from _record import lines, record
 
 from edgekd.artifacts import ModelSpec
-from edgekd.catalog import METHODS
 from edgekd.config import DistillConfig
 
 STUDENT = ModelSpec("edgekd", "resnet20", 100, SHAPE, {"shortcut": "B"}, **CIFAR100)
@@ -61,11 +60,9 @@ def main() -> None:
                 if (name, seed, options.epochs, options.count) in finished:
                     continue
                 choice = CHOICES.get(name, name)
-                row = METHODS[choice if isinstance(choice, str) else next(iter(choice))]
-                stored = "embeddings" if "embeddings" in row.needs else "logits"
-                config = DistillConfig(epochs=options.epochs, views=options.epochs, method=choice)
-                targets, work = store / f"{stored}-{seed}", store / f"{name}-{seed}".replace(" ", "-")
-                accuracy, stage = trained_top1(teacher, STUDENT, data, config, seed, targets, work)
+                targets, work = str(store / "targets"), store / f"{name}-{seed}".replace(" ", "-")
+                config = DistillConfig(epochs=options.epochs, views=options.epochs, method=choice, store=targets)
+                accuracy, stage = trained_top1(teacher, STUDENT, data, config, seed, work)
                 figures = {
                     "method": name,
                     "top1": accuracy,

@@ -47,7 +47,8 @@ def trainer_epoch(data: Dataset, teacher: ModelSpec, method: str, targets: str, 
 
     def run() -> float:
         with tempfile.TemporaryDirectory() as directory:
-            config = DistillConfig(epochs=1, views=1, method=method, targets=targets, warmup_epochs=0.5)
+            settings: dict[str, Any] = {"method": method, "targets": targets, "store": str(store)}
+            config = DistillConfig(epochs=1, views=1, warmup_epochs=0.5, **settings)
             distill(
                 Path(directory),
                 teacher=teacher,
@@ -56,7 +57,6 @@ def trainer_epoch(data: Dataset, teacher: ModelSpec, method: str, targets: str, 
                 config=config,
                 seed=0,
                 progress=NullProgress(),
-                store=store,
             )
             history: list[dict[str, float]] = json.loads((Path(directory) / "history.json").read_text())
             return history[0]["seconds"]
@@ -128,9 +128,9 @@ def replay_pass(data: Dataset, teacher: ModelSpec) -> Callable[[], float]:
                 out = Path(directory) / name
                 out.mkdir()
                 begun = time.perf_counter()
-                config = DistillConfig(epochs=1, views=1, warmup_epochs=0.5)
+                config = DistillConfig(epochs=1, views=1, warmup_epochs=0.5, store=str(store))
                 arguments: dict[str, Any] = {"teacher": teacher, "student": STUDENT, "data": data, "config": config}
-                distill(out, **arguments, seed=0, progress=NullProgress(), store=store)
+                distill(out, **arguments, seed=0, progress=NullProgress())
                 times.append(time.perf_counter() - begun)
             return times[0] - times[1]
 

@@ -45,7 +45,8 @@ from _yolo import PUBLISHED, build
 from numpy.typing import NDArray
 
 from edgekd.models.nasbench201 import parse
-from edgekd.profile.devices import Device, Figure, load_device
+from edgekd.profile.device import Device, Figure
+from edgekd.profile.devices import load_device
 from edgekd.profile.estimate.estimate import FILE, features
 from edgekd.profile.estimate.fitting import Measured, Table, band, fit
 from edgekd.profile.estimate.kernels import Network, network

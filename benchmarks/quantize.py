@@ -34,7 +34,7 @@ from edgekd.artifacts import ModelSpec
 from edgekd.config import QuantizeConfig
 from edgekd.export import export_fp32
 from edgekd.models import build_model, load_checkpoint
-from edgekd.profile.devices import has_vnni
+from edgekd.profile.machine import has_vnni
 from edgekd.quantize import lint
 from edgekd.quantize.schemes.ort import Ort
 

@@ -59,7 +59,7 @@ def search_rank(found: list[Line]) -> str:
     whole = [line for line in found if "edgekd" in line["figures"]["rows"]]  # not of a few scorers alone
     for line in {line["figures"]["table"]: line for line in whole}.values():
         scorers = line["figures"]["rows"]
-        published = {k: r for k, r in scorers.items() if not k.startswith(OWN) and "," not in k and k != "params"}
+        published = {k: r for k, r in scorers.items() if not k.startswith(OWN) and "," not in k and "params" not in k}
         best = max(published, key=lambda key: published[key]["tau"])
         cells = [f"{scorers[key]['tau']:.3f}" if key in scorers else "-" for key in ("params", "diswot")]
         own, (low, high) = scorers["edgekd"], scorers["edgekd"]["tau_ci95"]
@@ -74,18 +74,66 @@ def search_rank(found: list[Line]) -> str:
     )
 
 
+def search_students(found: list[Line]) -> str:
+    runs = [line["figures"] for line in found if "top1" in line["figures"]]
+    summary = next((line["figures"]["tau"] for line in reversed(found) if "tau" in line["figures"]), None)
+    rows = []
+    for run in sorted(runs, key=lambda run: -float(run["top1"])):
+        size = [f"{run['params'] / 1e3:,.0f}", f"{run['macs'] / 1e6:.1f}", f"{run['score']:.2f}"]
+        rows.append([run["student"], run["why"], f"{run['latency_ms']:.3f}", *size, f"{100 * run['top1']:.2f}"])
+    taus = (
+        "\nKendall's tau with top-1 (95 %): "
+        + ", ".join(f"{k} {t['tau']:.3f} ({t['ci95'][0]:.2f} to {t['ci95'][1]:.2f})" for k, t in summary.items())
+        if summary
+        else ""
+    )
+    return (
+        "Students of `cifar-resnet` at one measured latency (INT8, batch 1, one thread), each distilled by kd from\n"
+        "ResNet-56 on the first 20,000 training images of CIFAR-100 for 20 epochs, top-1 on all 10,000 test images.\n"
+        f"Made by `python benchmarks/search_students.py` ({found[-1]['date']}).{taus}\n\n"
+        f"{table(['student', 'why', 'ms', 'params, k', 'MACs, M', 'score', 'top-1, %'], rows)}\n"
+    )
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{spread}"
+
+
 def distill_accuracy(found: list[Line]) -> str:
     runs: dict[str, list[float]] = {}
     for line in found:
         runs.setdefault(line["figures"]["method"], []).append(100 * line["figures"]["top1"])
-    rows = []
-    for name, values in sorted(runs.items(), key=lambda item: -statistics.fmean(item[1])):
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        rows.append([name, f"{statistics.fmean(values):.2f}{spread}", str(len(values))])
+    best_first = sorted(runs.items(), key=lambda item: -statistics.fmean(item[1]))
+    rows = [[name, mean_and_spread(values), str(len(values))] for name, values in best_first]
     return (
         "ResNet-56 (72.63 %) to ResNet-20 on the first 20,000 training images of CIFAR-100, 20 epochs, top-1 on all\n"
         f"10,000 test images. Made by `python benchmarks/distill_accuracy.py` ({found[-1]['date']}).\n\n"
         f"{table(['method', 'top-1, %', 'seeds'], rows)}\n"
+    )
+
+
+def seed_methods(found: list[Line]) -> str:
+    beside = [line for line in lines("distill_accuracy") if line["figures"]["method"] in ("plain", "kd")]
+    runs: dict[tuple[str, str], list[Line]] = {}
+    for line in [*({**one, "figures": one["figures"] | {"group": "cifar100"}} for one in beside), *found]:
+        runs.setdefault((line["figures"]["group"], line["figures"]["method"]), []).append(line["figures"])
+    groups = list(dict.fromkeys(group for group, _ in runs))
+    rows = []
+    for (group, method), several in sorted(
+        runs.items(), key=lambda item: (groups.index(item[0][0]), -statistics.fmean(run["top1"] for run in item[1]))
+    ):
+        top1 = mean_and_spread([100 * run["top1"] for run in several])
+        minutes = f"{statistics.fmean(run['seconds'] for run in several) / 60:.0f}"
+        exposed = [run["exposure"] for run in several if "exposure" in run]
+        rounds = " / ".join(f"{100 * value:.1f}" for value in several[0].get("rounds", ()))
+        note = f"exposure {mean_and_spread(exposed)} bits" if exposed else rounds
+        rows.append([group, method, top1, str(len(several)), minutes, note])
+    return (
+        "Methods of the founding papers, each in its setting, beside plain training and kd of the same budget: top-1\n"
+        "on all 10,000 test images, and minutes of training on one core. The settings are described in\n"
+        f"`benchmarks/seed_methods.py`, which made them ({found[-1]['date']}).\n\n"
+        f"{table(['setting', 'method', 'top-1, %', 'seeds', 'minutes', ''], rows)}\n"
     )
 
 
@@ -276,7 +324,9 @@ PARTS: dict[str, Callable[[list[Line]], str]] = {
         four_bits,
         tensorrt_placement,
         search_rank,
+        search_students,
         distill_accuracy,
+        seed_methods,
         distill_speed,
         engines,
         profile_check,

@@ -6,7 +6,8 @@ DATA holds `nas/` (DisWOT's 64 ResNets, NAS-Bench-201, AutoFormer's and PiT's tr
 and its ResNet-56 teacher. The networks are built and scored on real images. For each table: Kendall's tau and
 Spearman's rho with 95 % bootstrap intervals, tau inside bins of equal MACs, the accuracy lost by taking the best of a
 scorer's top five, and seconds. `edgekd, 20 labels` is the default scorer calibrated on 20 of the accuracies, and ranks
-the networks that remain; params and the default stand beside it on those. A table is recorded when it is done.
+the networks that remain; params and the default stand beside it on those. A table is recorded when it is done; with
+`--store DIR` a run that was cut goes on after the last scorer it finished.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from edgekd.search.scorers import Score, ScoringTask
 from edgekd.search.spaces import Genotype, Point
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace
 from edgekd.search.spaces.nasbench201 import NasBench201Space
+from edgekd.stage import fingerprint, write_atomic
 
 VIT = (3, 224, 224)
 VIT_DATA = ("c100", "flower", "chaoyang")
@@ -195,22 +197,18 @@ def main() -> None:
     parser.add_argument("--inits", type=int, default=3)
     parser.add_argument("--sample", type=int, default=500)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--store", type=Path, help="keep the scores here")
     options = parser.parse_args()
     given = task(options.data, options.inits, options.batch)
     large = large_task(given)
-    scored: dict[tuple[str, str], Score] = {}  # kept while the next table has the same networks
-    population: list[str] = []
+    kept = Kept(options.store and options.store / f"inits-{options.inits}-batch-{options.batch}")
     for name in options.tables.split(","):
         table = TABLES[name](options.data, options.sample)
-        before, population = population, [str(point.genotype) for point in table.points]
-        if population != before:
-            scored.clear()
         rows = {"random": figures(np.random.default_rng(1).random(len(table.points)), table)}
         rows |= {key: figures(column, table) for key, column in table.baselines.items()}
         for key in options.scorers.split(","):
-            begun = time.perf_counter()
-            values, fresh = score(key, table, given if table.image_size == 32 else large, scored)
-            rows[key] = {**figures(values, table), "seconds": time.perf_counter() - begun, "networks_scored": fresh}
+            values, seconds = score(key, table, given if table.image_size == 32 else large, kept)
+            rows[key] = {**figures(values, table), "seconds": seconds}
             if key == "edgekd":
                 rows |= calibrated(values, table)
         how = {"table": name, "networks": len(table.points), "inits": options.inits, "batch": options.batch}
@@ -218,17 +216,44 @@ def main() -> None:
         show(name, table, rows)
 
 
-def score(key: str, table: Table, given: ScoringTask, scored: dict[tuple[str, str], Score]) -> tuple[Array, int]:
-    """A value a network, what is not finite last, and how many were not in `scored` yet."""
-    scorer, fresh = find(SCORERS, "--scorers", key).load()(given), 0
-    scorer.settle([point for point in table.points if str(point.genotype) not in table.dead])
-    for point in table.points:
-        if (key, str(point.genotype)) not in scored:
-            dead = str(point.genotype) in table.dead
-            scored[key, str(point.genotype)] = Score(-math.inf) if dead else scorer.score(point)
-            fresh += 1
-    values = np.array([scored[key, str(point.genotype)].value for point in table.points])
-    return np.where(np.isfinite(values), values, -np.inf), fresh
+class Kept:
+    """Scores by population and scorer: the next table may have the same networks, and so may the next run."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+        self.found: dict[str, tuple[list[Score], float]] = {}
+
+    def get(self, scorer: str, points: Sequence[Point], make: Callable[[], list[Score]]) -> tuple[list[Score], float]:
+        """One score a point, and the seconds they took when they were made."""
+        name = f"{scorer}-{fingerprint([str(point.genotype) for point in points])[:16]}"
+        file = self.directory and self.directory / f"{name}.json"
+        if name not in self.found and file and file.is_file():
+            record = json.loads(file.read_text())
+            self.found[name] = [Score(**score) for score in record["scores"]], record["seconds"]
+        if name not in self.found:
+            begun = time.perf_counter()
+            scores = make()
+            self.found[name] = scores, time.perf_counter() - begun
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                record = {"seconds": self.found[name][1], "scores": [asdict(score) for score in scores]}
+                write_atomic(file, json.dumps(record).encode())
+        return self.found[name]
+
+
+def score(key: str, table: Table, given: ScoringTask, kept: Kept) -> tuple[Array, float]:
+    """A value a network, what is not finite last, and seconds."""
+
+    def scores() -> list[Score]:
+        alive = [point for point in table.points if str(point.genotype) not in table.dead]
+        scorer = find(SCORERS, "--scorers", key).load()(given)
+        scorer.settle(alive)
+        made = {str(point.genotype): scorer.score(point) for point in alive}
+        return [made.get(str(point.genotype), Score(-math.inf)) for point in table.points]
+
+    found, seconds = kept.get(key, table.points, scores)
+    values = np.array([one.value for one in found])
+    return np.where(np.isfinite(values), values, -np.inf), seconds
 
 
 def calibrated(prior: Array, table: Table) -> dict[str, dict[str, Any]]:

@@ -102,9 +102,9 @@ def main() -> None:
         for row in students:
             if row["student"] not in finished:
                 spec = replace(space.spec(space.parse(row["student"])), **CIFAR100)
-                config = DistillConfig(epochs=options.epochs, views=options.epochs)
-                targets, work = store / f"logits-{options.seed}", store / row["student"].replace(" ", "-")
-                finished[row["student"]], stage = trained_top1(teacher, spec, data, config, options.seed, targets, work)
+                targets, work = str(store / "targets"), store / row["student"].replace(" ", "-")
+                config = DistillConfig(epochs=options.epochs, views=options.epochs, store=targets)
+                finished[row["student"]], stage = trained_top1(teacher, spec, data, config, options.seed, work)
                 run = {**row, **protocol, "top1": finished[row["student"]], "seconds": stage["seconds"]}
                 record("search_students", run, options.seed)
             print(f"{row['student']:<40} {row['why']:<9} {finished[row['student']]:.2%}", flush=True)

@@ -7,7 +7,8 @@ DATA holds the CIFAR archives and `teachers/`. A group is a setting: students of
 their accuracy is that of the last epoch on all 10,000 test images. Every run appends its line; one whose line is there
 is left out, so the script goes on where it was cut. A method that is not in the catalogue is left out, with a word.
 
-    cifar100   ResNet-56 to ResNet-20 on the first COUNT training images
+    cifar100   ResNet-56 to ResNet-20 on the first COUNT training images; plain and kd may have their lines in
+               distill_accuracy.py, whose runs these are
     labels     CIFAR-10 with 1 % and 10 % of the labels; methods without a stream of unlabelled images take as many
                steps on the labelled ones
     classes    CIFAR-10 as animals and vehicles: two classes, a ResNet-32 trained on them, a ResNet-8 from it
@@ -15,7 +16,7 @@ is left out, so the script goes on where it was cut. A method that is not in the
     privacy    CIFAR-10 with 100 canaries, images of a random label, planted REPEATS times each: accuracy, and bits of
                exposure among 900 that are not planted. The teacher has learned them; risks are what it has memorised
                beyond a ResNet-20 that has not seen the canaries' labels
-    aspects    CIFAR-100, with the ten answers of a CIFAR-10 ResNet-56 to every image as its aspects
+    aspects    as cifar100, beside its plain and kd, with the ten answers of a CIFAR-10 ResNet-56 to every image
     pool       a CIFAR-10 teacher and none of its images: the first COUNT of CIFAR-100 instead
     select     CIFAR-10 with 10 labels, and 100 more in each of 5 rounds: dho from scratch on all images, a quarter of
                the epochs a round; top-1 after the last round, and `rounds` after each; the 500 images that are watched
@@ -119,6 +120,9 @@ class Bench:
         weights = str(self.directory / "teachers" / CIFAR10_TEACHERS[name])
         return ModelSpec("edgekd", name, 10, SHAPE, {"shortcut": "A"}, weights=weights, **CIFAR10)
 
+    def config(self, **settings: Any) -> DistillConfig:
+        return DistillConfig(**settings, store=str(self.store / "targets"))
+
     def home(self, name: str) -> Path:
         return self.store / f"{name}-{self.epochs}x{self.count}".replace(" ", "")
 
@@ -142,17 +146,13 @@ class Bench:
         teacher: ModelSpec,
         student: ModelSpec,
         judge: Callable[[nn.Module], dict[str, Any]] | None = None,
-        shared: bool = True,
         **changes: Any,
     ) -> Run:
-        """A student by `choice`; `judge` adds figures. Where `shared`, the teacher's outputs are stored once a seed."""
+        """A student by `choice`; `judge` adds figures."""
 
         def measure(seed: int) -> dict[str, Any]:
-            config = DistillConfig(**{"epochs": self.epochs, "views": self.epochs, "method": choice, **changes})
-            needs = {need for c in method_choices(choice) if c.name in METHODS for need in METHODS[c.name].needs}
-            kind = "embeddings" if "embeddings" in needs else "logits"
-            store = self.home(f"{group}-{kind}-{seed}") if shared else None
-            model, stage = trained(teacher, student, data, config, seed, store, self.home(f"{group}-{method}-{seed}"))
+            config = self.config(**{"epochs": self.epochs, "views": self.epochs, "method": choice, **changes})
+            model, stage = trained(teacher, student, data, config, seed, self.home(f"{group}-{method}-{seed}"))
             logits = predict_torch(model, data.test.images, student.mean, student.std)
             figures = {"top1": top1(logits, data.test.labels), "seconds": stage["seconds"]}
             return figures | {"targets": stage.get("targets"), **({} if judge is None else judge(model))}
@@ -185,7 +185,7 @@ def few(bench: Bench, share: float) -> tuple[Dataset, dict[str, Any]]:
     epochs = bench.epochs * max(1, bench.count // BATCH) // max(1, round(share * bench.count) // batch)
     settings = {"labels": share, "epochs": epochs, "views": bench.epochs, "warmup_epochs": epochs / bench.epochs}
     data = replace(bench.cifar10, val=bench.cifar10.val[slice(50)])  # watched after every one of them
-    return data, {**settings, "batch_size": batch, "shared": False}
+    return data, {**settings, "batch_size": batch}
 
 
 def labels(bench: Bench) -> Iterator[Run]:
@@ -194,7 +194,7 @@ def labels(bench: Bench) -> Iterator[Run]:
         data, settings = few(bench, share)
         for method in ("plain", "kd"):
             yield bench.run("labels", f"{method} {share:.0%}", CHOICES[method], data, *nets, **settings)
-        yield bench.run("labels", f"dho {share:.0%}", "dho", bench.cifar10, *nets, labels=share, shared=False)
+        yield bench.run("labels", f"dho {share:.0%}", "dho", bench.cifar10, *nets, labels=share)
 
 
 def classes(bench: Bench) -> Iterator[Run]:
@@ -213,7 +213,7 @@ def spaces(bench: Bench) -> Iterator[Run]:
     for method in ("plain", "mimic", "prockd"):
         yield bench.run("spaces", method, CHOICES.get(method, method), data, *nets, **settings)
     choice = {"prockd": {"unlabelled": True}}
-    yield bench.run("spaces", "prockd, all images", choice, bench.cifar10, *nets, labels=0.1, shared=False)
+    yield bench.run("spaces", "prockd, all images", choice, bench.cifar10, *nets, labels=0.1)
 
 
 def privacy(bench: Bench) -> Iterator[Run]:
@@ -271,9 +271,9 @@ def aspects(bench: Bench) -> Iterator[Run]:
         make_aspects(
             str(bench.directory / IMAGES), graph, table, NullProgress(), softmax=True, mean=spec.mean, std=spec.std
         )
-    for method, choice in {"plain": "ce", "kd": "kd", "makd": "makd", "kd + makd": ["kd", "makd"]}.items():
-        more = {"table": str(table)} if "makd" in method else {}
-        yield bench.run("aspects", method, choice, bench.cifar100, teacher_of(bench.directory), STUDENT, **more)
+    for method, choice in {"makd": "makd", "kd + makd": ["kd", "makd"]}.items():
+        nets = (teacher_of(bench.directory), STUDENT)
+        yield bench.run("aspects", method, choice, bench.cifar100, *nets, table=str(table))
 
 
 def pool(bench: Bench) -> Iterator[Run]:
@@ -301,9 +301,8 @@ def selects(bench: Bench) -> Iterator[Run]:
         for i in range(ROUNDS + 1):
             labelled = work / f"labelled-{i}.txt"
             write_samples(labelled, data.train.ids[rows])
-            config = DistillConfig(epochs=epochs, views=epochs, method="dho", labels=str(labelled))
-            store = bench.home(f"select-logits-{seed}")
-            model, stage = trained(*nets, data, config, seed, store, work / str(i))
+            config = bench.config(epochs=epochs, views=epochs, method="dho", labels=str(labelled))
+            model, stage = trained(*nets, data, config, seed, work / str(i))
             logits = predict_torch(model, data.test.images, nets[1].mean, nets[1].std)
             found.append(top1(logits, data.test.labels))
             seconds += stage["seconds"]
@@ -349,6 +348,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="keep teachers, their outputs, and runs that are cut, here")
     options = parser.parse_args()
     known = [line["figures"] | {"seed": line["seed"]} for line in lines(NAME)]
+    known += [{**line["figures"], "seed": line["seed"], "group": "cifar100"} for line in lines("distill_accuracy")]
     finished = {tuple(row[key] for key in ("group", "method", "seed", "epochs", "images")) for row in known}
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(options.data, options.store or Path(directory), options.epochs, options.count)

@@ -17,7 +17,7 @@ _HOME = {
     "ConfigError": "edgekd.errors",
     "DataError": "edgekd.errors",
     "Dataset": "edgekd.data",
-    "Device": "edgekd.profile.devices",
+    "Device": "edgekd.profile.device",
     "DiskFullError": "edgekd.errors",
     "EdgekdError": "edgekd.errors",
     "Engine": "edgekd.artifacts",

@@ -16,7 +16,9 @@ from edgekd.artifacts import Checkpoint, OnnxModel
 from edgekd.bundle.goldens import infer
 from edgekd.config import ExportConfig
 from edgekd.errors import ModelError, TargetError
-from edgekd.profile.devices import Device, list_devices, load_device, package_version
+from edgekd.profile.device import Device
+from edgekd.profile.devices import list_devices, load_device
+from edgekd.profile.machine import package_version
 from edgekd.progress import NullProgress, Progress
 
 BATCH = 100  # images a call, for the outputs

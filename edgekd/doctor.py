@@ -14,8 +14,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from edgekd.errors import BackendError
-from edgekd.profile.devices import cpu_name, has_bf16, has_vnni, isa_features, list_devices, obstacle
+from edgekd.profile.abilities import obstacle
+from edgekd.profile.devices import list_devices
 from edgekd.profile.driver import probe
+from edgekd.profile.machine import cpu_name, has_bf16, has_vnni, isa_features
 
 _IMPORTS = ("torch", "torchao", "onnxruntime")  # compiled: a version on disk does not say that they load
 

@@ -17,7 +17,7 @@ from edgekd.progress import Progress
 from edgekd.stage import write_json
 
 if TYPE_CHECKING:
-    from edgekd.profile.devices import Device
+    from edgekd.profile.device import Device
 
 
 def profile_artifact(
@@ -45,8 +45,8 @@ def profile_artifact(
     latency.json, profile.html, and the samples as samples/TARGET-batch-N.npz.
     """
     from edgekd.profile import comparison
+    from edgekd.profile.abilities import require_runnable
     from edgekd.profile.accuracy import load_labelled_images
-    from edgekd.profile.devices import require_runnable
     from edgekd.profile.hosts import label, resolve_target
     from edgekd.profile.latency import Options, measure_with
     from edgekd.profile.samples import write_samples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from edgekd.compare import image_shape
 from edgekd.data import Dataset, load_dataset
 from edgekd.data.strategies import Pool
 from edgekd.data.table import read_samples, write_samples
-from edgekd.describe.onnx import load
+from edgekd.describe.onnx import preprocessing
 from edgekd.distill.methods._heads import Reheaded
 from edgekd.errors import ConfigError, ModelError
 from edgekd.models import load_checkpoint
@@ -185,6 +184,5 @@ def _load(data: str | None, model: _Model, splits: dict[str, Any]) -> Dataset:
 
 def _statistics(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and std that a graph of edgekd's wants its images normalised by; None where it does not say."""
-    said = {entry.key: entry.value for entry in load(path).metadata_props}
-    record = json.loads(said.get("edgekd.preprocessing", "{}"))
+    record = preprocessing(path) or {}
     return (tuple(record["mean"]), tuple(record["std"])) if "mean" in record else None

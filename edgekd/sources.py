@@ -15,7 +15,7 @@ from edgekd.describe import CHECKPOINT, MANIFEST
 from edgekd.describe.bundle import describe_bundle
 from edgekd.describe.engine import is_engine
 from edgekd.errors import BundleError, ModelError
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.stage import digest_file
 
 EXPORTED = Path("export") / "export.json"

@@ -18,7 +18,7 @@ from edgekd.progress import NullProgress, Progress
 from edgekd.stage import RunDirectory, write_json
 
 if TYPE_CHECKING:
-    from edgekd.profile.devices import Device
+    from edgekd.profile.device import Device
 
 
 def quantize_checkpoint(
@@ -31,7 +31,8 @@ def quantize_checkpoint(
     """
     from edgekd.data import load_dataset
     from edgekd.models import resolve_teacher
-    from edgekd.profile.devices import load_device, opset_for, scheme_for
+    from edgekd.profile.abilities import opset_for, scheme_for
+    from edgekd.profile.devices import load_device
     from edgekd.quantize import quantize
 
     device = load_device(config.target)
@@ -90,7 +91,8 @@ def export_checkpoint(
     from edgekd.export.metadata import describe
     from edgekd.export.signature import sign
     from edgekd.models import load_checkpoint
-    from edgekd.profile.devices import load_device, opset_for, scheme_for
+    from edgekd.profile.abilities import opset_for, scheme_for
+    from edgekd.profile.devices import load_device
     from edgekd.quantize import export_quantized
 
     checkpoint, device = Checkpoint.load(path), load_device(target) if target is not None else None

@@ -249,7 +249,7 @@ def test_a_point_is_checked() -> None:
 
 
 def test_a_point_that_the_target_excludes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgekd.profile.devices import Device
+    from edgekd.profile.device import Device
     from edgekd.search.spaces import describe
 
     jetson = Device("jetson-orin-nano", "Jetson Orin Nano", "jetson", backend="tensorrt", scheme="tensorrt")

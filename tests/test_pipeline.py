@@ -14,7 +14,9 @@ import pytest
 from edgekd.config import RunConfig, load_config
 from edgekd.data import load_dataset
 from edgekd.errors import ConfigError, InputError, RunDirectoryError, TargetError
-from edgekd.pipeline import Chain, compress, plan, run_config, run_stage, status
+from edgekd.pipeline import compress, plan, run_config, run_stage, status
+from edgekd.pipeline.dependencies import depends_on, files_of_distill
+from edgekd.pipeline.inputs import Inputs
 from edgekd.progress import NullProgress, Task
 
 SETTINGS = {
@@ -173,7 +175,7 @@ def test_files_that_distill_reads_count_by_their_content(tmp_path: Path) -> None
     table = tmp_path / "t.npz"
 
     def fingerprint(**changes: object) -> object:
-        return Chain(config(**changes), tmp_path / "run", NullProgress())._distill_files
+        return files_of_distill(Inputs(config(**changes), tmp_path / "run"))
 
     assert fingerprint() == {"unlabelled": None, "table": None, "labels": None}
     np.savez(table, sample=np.arange(3), a=np.zeros(3))
@@ -181,6 +183,24 @@ def test_files_that_distill_reads_count_by_their_content(tmp_path: Path) -> None
     np.savez(table, sample=np.arange(3), a=np.ones(3))
     assert fingerprint(distill__table=str(table)) != before
     assert fingerprint(distill__unlabelled="digits") != fingerprint()
+
+
+def test_a_calibrated_search_knows_a_method_by_the_content_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekd.pipeline.dependencies._first_teacher", lambda inputs: "the same")
+    method = tmp_path / "my.py"
+
+    def found(content: str) -> object:
+        method.write_text(content)
+        return depends_on(
+            Inputs(config(distill__method=f"{method}:My", search__calibrate=8), tmp_path / "run"), "search"
+        )
+
+    assert found("ONE = 1") == found("ONE = 1")
+    assert found("ONE = 1") != found("ONE = 2")
+    here = depends_on(Inputs(config(search__calibrate=8), tmp_path / "run"), "search")
+    assert here == depends_on(Inputs(config(search__calibrate=8, distill__store="s"), tmp_path / "run"), "search")
 
 
 def test_a_missing_stream_or_table_is_found_before_anything_is_written(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from edgekd.artifacts import OnnxModel
 from edgekd.data.dataset import Split
 from edgekd.errors import ModelError
 from edgekd.profile.backends.ort_cpu import OrtCpuSession
-from edgekd.profile.devices import usable_cores
 from edgekd.profile.inference import filled, prepare
+from edgekd.profile.machine import usable_cores
 
 IMAGES = 16
 MARGIN = 4.0  # for another processor or version of the runtime, on top of what was seen here

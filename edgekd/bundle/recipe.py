@@ -10,7 +10,7 @@ from edgekd.errors import InputError
 from edgekd.export.tensorrt import BuildRequest, read_graph
 from edgekd.export.tensorrt.checks import check_version
 from edgekd.export.tensorrt.trtexec import build_arguments
-from edgekd.profile.devices import Device, version_parts
+from edgekd.profile.device import Device, version_parts
 
 # Where what trtexec takes changes: the newest opset with each of them, the precision from the graph with 10 and 11.
 RELEASES = ("8.0", "8.4", "8.6", "10.0", "10.13", "11.0")

@@ -19,8 +19,10 @@ from edgekd.bundle.triton import model_config
 from edgekd.config import RunConfig
 from edgekd.describe.onnx import load, signature
 from edgekd.errors import DataError, RunDirectoryError
-from edgekd.profile.devices import Device, cpu_name, load_device, package_version
+from edgekd.profile.device import Device
+from edgekd.profile.devices import load_device
 from edgekd.profile.inference import multiply_add
+from edgekd.profile.machine import cpu_name, package_version
 from edgekd.stage import digest_file, guard_disk, write_json
 
 if TYPE_CHECKING:

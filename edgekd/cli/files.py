@@ -33,14 +33,14 @@ def verify(
     json: Json = False,
 ) -> None:
     """Is a bundle whole, for this device, and does it compute what it should? Exit code 2 or 3 if not."""
-    from edgekd import render_files
     from edgekd.bundle import verify_bundle
+    from edgekd.render import files
 
     with working(None, json):
         record = verify_bundle(
             bundle, target=target, public=public, runtime=runtime, provider=provider, atol=atol, run=run
         )
-    render_files.verified(record, json)
+    files.verified(record, json)
 
 
 @app.command()
@@ -49,10 +49,10 @@ def inspect(
     json: Json = False,
 ) -> None:
     """What a file is: shapes, precision by layer, Q/DQ, who made it."""
-    from edgekd import render_files
     from edgekd.describe import describe
+    from edgekd.render import files
 
-    render_files.description(describe(file), json)
+    files.description(describe(file), json)
 
 
 @app.command()
@@ -68,8 +68,8 @@ def diff(
     json: Json = False,
 ) -> None:
     """Two artifacts on the same inputs: error, cosine, top-1 agreement, latency side by side."""
-    from edgekd import render_files
     from edgekd.compare import compare
+    from edgekd.render import files
 
     with working(None, json) as progress:
         record = compare(
@@ -83,7 +83,7 @@ def diff(
             threads=threads,
             progress=progress,
         )
-    render_files.difference(record, json)
+    files.difference(record, json)
 
 
 @app.command()
@@ -94,12 +94,13 @@ def lint(
     json: Json = False,
 ) -> None:
     """Find what keeps a quantized graph from running in integers on the target; exit code 1 if anything does."""
-    from edgekd import render, standalone
+    from edgekd import standalone
+    from edgekd.render import files
 
     target = required(target, "--target", "device")
     with working(None, json):
         record = standalone.lint_onnx(model, target, build=build)
-    render.lint(record, json)
+    files.lint(record, json)
     if not record["clean"]:
         raise typer.Exit(1)
 
@@ -130,20 +131,20 @@ def build(
     json: Json = False,
 ) -> None:
     """Build a TensorRT engine with what is here, or say how to on the target."""
-    from edgekd import render
     from edgekd.export import engine
     from edgekd.export.tensorrt import BuildOptions, parse_batch
+    from edgekd.render import files
 
     target = required(target, "--target", "device")
     level: Any = hardware and hardware.value
     options = BuildOptions(parse_batch(batch), workspace, version_compatible, level, dla)
     if dry_run:
-        render.commands(engine.engine_commands(model, target, options), json)
+        files.commands(engine.engine_commands(model, target, options), json)
         return
     out = required(out, "--out", "directory for the engine")
     with working(out, json):
         record = engine.build_engine(model, target, out, options, builder=builder, force=force)
-    render.engine(record, json)
+    files.engine(record, json)
 
 
 @app.command()
@@ -193,11 +194,11 @@ def select(
     json: Json = False,
 ) -> None:
     """Which unlabelled training images to label next."""
-    from edgekd import render
+    from edgekd.render import files
     from edgekd.selection import select as choose
 
     with working(None, json) as progress:
         record = choose(
             source, out, count=count, strategy=strategy, labelled=labelled, data=data, seed=seed, progress=progress
         )
-    render.selection(record, json)
+    files.selection(record, json)

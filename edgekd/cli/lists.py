@@ -42,10 +42,10 @@ def show_method(
     name: Annotated[str, typer.Argument(help="Of the list, or FILE.py:CLASS.")], json: Json = False
 ) -> None:
     """One method: its formula and sources, its options with their defaults."""
-    from edgekd import render
     from edgekd.distill.listing import describe_method
+    from edgekd.render import lists
 
-    render.method(describe_method(name), json)
+    lists.method(describe_method(name), json)
 
 
 spaces = typer.Typer(rich_markup_mode=None)
@@ -66,10 +66,10 @@ def _spaces(context: typer.Context, json: Json = False) -> None:
 @spaces.command()
 def show(name: Space, json: Json = False) -> None:
     """A space's genes and their choices, its named points, and what each target wants of it."""
-    from edgekd import render
+    from edgekd.render import lists
     from edgekd.search.spaces.describe import describe
 
-    render.space(describe(name), json)
+    lists.space(describe(name), json)
 
 
 @spaces.command()
@@ -82,10 +82,10 @@ def check(
     json: Json = False,
 ) -> None:
     """Parameters, MACs and depth of a point; exit code 2 and the reason where the target excludes it."""
-    from edgekd import render
+    from edgekd.render import lists
     from edgekd.search.spaces.describe import check
 
-    render.point(check(name, genotype, target, classes, images), json)
+    lists.point(check(name, genotype, target, classes, images), json)
 
 
 @app.command()
@@ -104,11 +104,11 @@ app.add_typer(targets, name="targets")
 @targets.callback(invoke_without_command=True)
 def _targets(context: typer.Context, json: Json = False) -> None:
     """The devices; one in full; what a search knows of one before it starts."""
-    from edgekd import render
     from edgekd.profile.devices import list_devices
+    from edgekd.render import lists
 
     if context.invoked_subcommand is None:
-        render.targets(list_devices(), json)
+        lists.targets(list_devices(), json)
 
 
 @targets.command("show")
@@ -116,10 +116,10 @@ def show_target(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the list, or FILE.yaml.")], json: Json = False
 ) -> None:
     """Every figure of a device with its unit and source; its power modes and JetPack releases."""
-    from edgekd import render
     from edgekd.profile.devices import load_device
+    from edgekd.render import lists
 
-    render.target(load_device(name), json)
+    lists.target(load_device(name), json)
 
 
 @targets.command()
@@ -135,22 +135,22 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Fit a latency predictor to a space's students, measured on the target; a search there then measures less."""
-    from edgekd import render
+    from edgekd.render import lists
     from edgekd.search import latency_calibration
 
     with working(None, json) as progress:
         record = latency_calibration.calibrate(
             target, space, measurements=measurements, classes=classes, images=images, seed=seed, progress=progress
         )
-    render.calibration(record, json)
+    lists.calibration(record, json)
 
 
 @app.command()
 def doctor(json: Json = False) -> None:
     """What this machine has and lacks; exit code 3 when something is missing."""
-    from edgekd import render
     from edgekd.doctor import diagnose
+    from edgekd.render import lists
 
     checks = diagnose()
-    render.checks(checks, json)
+    lists.checks(checks, json)
     raise typer.Exit(0 if all(check.ok for check in checks) else 3)

@@ -81,8 +81,9 @@ def profile(
         flags = {f"profile__{key}": value for key, value in options.items()}
         stage("profile", source, None, out, force, json, target=target[0] if target else None, **flags)
         return
-    from edgekd import profiling, render_profile
+    from edgekd import profiling
     from edgekd.config import ProfileConfig
+    from edgekd.render import profile
 
     if target is None and (source / RUN).is_file():
         from edgekd.pipeline import run_config
@@ -107,7 +108,7 @@ def profile(
             out=out,
             progress=progress,
         )
-    render_profile.latency(rows, out, json)
+    profile.latency(rows, out, json)
 
 
 @app.command()
@@ -121,12 +122,12 @@ def estimate(
     json: Json = False,
 ) -> None:
     """Latency on a GPU that is not here: a roofline fitted to published tables, with its error. Not a measurement."""
-    from edgekd import render_files
     from edgekd.profile.estimate import estimate as estimate_latency
+    from edgekd.render import profile
 
     targets = required(target, "--target", "device")
     found = [estimate_latency(model, name, batch=batch, precision=precision) for name in targets]
-    render_files.estimates(found, json)
+    profile.estimates(found, json)
 
 
 def _numbers(texts: list[str] | None) -> tuple[int, ...] | None:

@@ -14,12 +14,12 @@ from edgekd.cli._options import Data, Json, Latency, Run, Seed, Set, Target, Tea
 @app.command()
 def report(run: Run, json: Json = False) -> None:
     """Draw report.json and report.html again from what a run holds."""
-    from edgekd import render
+    from edgekd.render import stages
     from edgekd.report import build_report
 
     with working(run, json):
         record = build_report(run)
-    render.report(record, run, json)
+    stages.report(record, run, json)
 
 
 @app.command()

@@ -56,31 +56,32 @@ def compress(
     json: Json = False,
 ) -> None:
     """The whole chain: teacher, search, distill, quantize, export, profile, report."""
-    from edgekd import pipeline, render
+    from edgekd import pipeline
+    from edgekd.render import stages
 
     run_config = load(
         config, assignments, data=data, target=target, teacher__source=teacher, latency=latency, seed=seed
     )
     out = out or default_out(config, run_config)
-    stages: dict[str, Any] = {
+    which: dict[str, Any] = {
         "until": until and until.value,
         "start": start and start.value,
         "force": [stage.value for stage in force or ()],
     }
     if dry_run:
-        render.plan(pipeline.plan(run_config, out, **stages), out, json)
+        stages.plan(pipeline.plan(run_config, out, **which), out, json)
         return
     with working(out, json) as progress:
-        report = pipeline.compress(run_config, out, progress=progress, **stages)
+        report = pipeline.compress(run_config, out, progress=progress, **which)
     show_report(report, out, json)
 
 
 def show_report(report: dict[str, Any], out: Path, json: bool) -> None:
     """The report; nothing in a process that only helped."""
-    from edgekd import render
+    from edgekd.render import stages
 
     if report:
-        render.report(report, out, json)
+        stages.report(report, out, json)
 
 
 def stage(
@@ -129,11 +130,12 @@ def search(
 ) -> None:
     """Find the student, without training it."""
     if explain is not None:
-        from edgekd import pipeline, render
+        from edgekd import pipeline
+        from edgekd.render import stages
 
         if source is None or not source.is_dir():
             raise RunDirectoryError("--explain needs a run directory", "Write edgekd search RUN --explain ARCH.")
-        render.explanation(pipeline.explain(source, explain), json)
+        stages.explanation(pipeline.explain(source, explain), json)
         return
     flags = {"data": data, "target": target, "teacher__source": teacher, "latency": latency, "seed": seed}
     stage("search", source, assignments, out, force, json, **flags)
@@ -175,13 +177,14 @@ def quantize(
     if not (source / "checkpoint.json").is_file():
         stage("quantize", source, assignments, out, force, json, **flags)
         return
-    from edgekd import render, standalone
+    from edgekd import standalone
+    from edgekd.render import stages
 
     out = required(out, "--out", "directory for the quantized checkpoint")
     config = load(None, assignments, **flags)
     with working(out, json) as progress:
         checkpoint = standalone.quantize_checkpoint(source, out, config, force=force, progress=progress)
-    render.artifact(checkpoint, json)
+    stages.artifact(checkpoint, json)
 
 
 @app.command()
@@ -212,22 +215,24 @@ def export(
     if not (source / "checkpoint.json").is_file():
         stage("export", source, assignments, out, force, json, target=target, export__opset=opset)
         return
-    from edgekd import render, standalone
+    from edgekd import standalone
     from edgekd.config import load_export_config
+    from edgekd.render import stages
 
     out = required(out, "--out", "directory for the ONNX file")
     config = load_export_config(assignments or (), opset)
     with working(out, json):
         model = standalone.export_checkpoint(source, out, config, target=target, force=force)
-    render.artifact(model, json)
+    stages.artifact(model, json)
 
 
 def _bundle(run: Path, out: Path, key: Path | None, force: bool, json: bool) -> None:
     """The run as far as export, then its bundle."""
-    from edgekd import pipeline, render_files
+    from edgekd import pipeline
     from edgekd.bundle import write_bundle
+    from edgekd.render import stages
 
     with working(run, json) as progress:
         pipeline.run_stage("export", run, progress=progress)
         manifest = write_bundle(run, out, key=key, force=force)
-    render_files.bundle(manifest, out, json)
+    stages.bundle(manifest, out, json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from math import prod
 from pathlib import Path
@@ -66,6 +67,13 @@ def load(path: Path) -> Any:
     if not model.graph.node:
         raise ModelError(f"{path} is not an ONNX file: it has no nodes", fix)
     return model
+
+
+def preprocessing(path: Path) -> dict[str, Any] | None:
+    """How a graph says its images are prepared, see `edgekd.export.metadata`; None of one that is not edgekd's."""
+    said = {entry.key: entry.value for entry in load(path).metadata_props}.get("edgekd.preprocessing")
+    found: dict[str, Any] | None = None if said is None else json.loads(said)
+    return found
 
 
 def signature(model: Any, side: str) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from edgekd import processes
@@ -25,14 +24,14 @@ from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.parallel import check_batch
 from edgekd.distill.schedule import augmentation
 from edgekd.distill.streams import with_streams
-from edgekd.distill.targets import DENSE_CLASSES, TOP, Layout, TeacherTargets, replay
+from edgekd.distill.targets import DENSE_CLASSES, TOP, Layout, TeacherTargets, replay, tables_name
 from edgekd.distill.teachers import Export, live_targets
 from edgekd.distill.trainer import Trainer, smaller
 from edgekd.errors import ConfigError
-from edgekd.models import build_random
+from edgekd.models import build_random, write_state
 from edgekd.models.taps import Side, Tapped
 from edgekd.progress import Progress
-from edgekd.stage import write_atomic, write_json
+from edgekd.stage import write_json
 
 
 def distill(
@@ -45,11 +44,8 @@ def distill(
     seed: int,
     progress: Progress,
     others: Sequence[ModelSpec] = (),
-    store: Path | None = None,
 ) -> Checkpoint:
     """Train `student` to the targets of `teacher`, with `others` to those of all of them together. Resumes.
-
-    Stored targets are kept in `store` for the next student where there is one.
 
     `out` receives a checkpoint, history.json and distill.json, which says what was listened to and where targets came
     from. Raises ConfigError or ModelError when the method does not fit the networks or the data.
@@ -75,7 +71,7 @@ def distill(
     side: Side | None = None
     if row.teacher:
         why = _why_live(row, config)
-        store = store or out / "replay"
+        store = Path(config.store) if config.store is not None else out / "replay"
         export = None if why else Export(store, config.views * len(data.train), progress)
         targets, side = live_targets([teacher, *others], row, config, device, export)
         record |= {
@@ -88,7 +84,8 @@ def distill(
             embedding = side.embedding if side is not None else 0
             layout = _layout(row, teacher.num_classes, embedding, config)
             record["target_bytes"] = views * len(data.train) * layout.row_bytes
-            targets = replay(store, targets, layout, data, augment, views, device, progress)
+            tables = store / tables_name([teacher, *others], layout, data, augment, config)
+            targets = replay(tables, targets, layout, data, augment, views, device, progress)
         elif config.targets == "replay":
             progress.note(f"the teacher runs beside the student: {why}")
     trainer = Trainer(out, tapped, student, method, targets, data, augment, config, seed, views, side, table)
@@ -157,6 +154,8 @@ def _layout(row: MethodRow, classes: int, embedding: int, config: DistillConfig)
 
 def check_inputs(data: Dataset, row: MethodRow, config: DistillConfig, seed: int) -> tuple[Dataset, Columns | None]:
     """The data with the streams that `row` trains on, and its table. Raises ConfigError or DataError."""
+    if config.store is not None and Path(config.store).is_file():
+        raise ConfigError(f"distill.store: {config.store} is a file", "Name a directory, which may be new.")
     data = with_streams(data, row, config, seed)
     return data, _table(row, data, config)
 
@@ -237,8 +236,7 @@ def _normalised(spec: ModelSpec, data: Dataset) -> ModelSpec:
 def _finish(out: Path, model: nn.Module, spec: ModelSpec, metrics: dict[str, float]) -> Checkpoint:
     checkpoint = Checkpoint(str(out), spec, metrics)
     if processes.rank() == 0:
-        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-        write_atomic(out / "model.safetensors", save(state))
+        write_state(model, out / "model.safetensors")
         checkpoint.save()
         (out / "state.pt").unlink(missing_ok=True)
     return checkpoint

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgekd import processes
@@ -38,10 +38,9 @@ from edgekd.distill.schedule import augmentation
 from edgekd.distill.teachers import live_targets
 from edgekd.distill.trainer import Trainer
 from edgekd.errors import ConfigError
-from edgekd.models import build_random
+from edgekd.models import build_random, write_state
 from edgekd.models.taps import Tapped
 from edgekd.progress import Progress
-from edgekd.stage import write_atomic
 from edgekd.tasks.classification import hard_loss
 
 ROW = MethodRow(
@@ -82,8 +81,7 @@ def start_of(
         out.mkdir(parents=True, exist_ok=True)
         model = _train(out, teacher, student, data, config, seed, progress)
         if processes.rank() == 0:
-            state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-            write_atomic(done, save(state))
+            write_state(model, done)
             (out / "state.pt").unlink()
         processes.wait()
     return load_file(done)

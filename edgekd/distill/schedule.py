@@ -15,7 +15,7 @@ from edgekd.data import Dataset
 from edgekd.data.augment import Augment, epoch_order
 from edgekd.data.loader import Plan
 from edgekd.distill.muon import Muon
-from edgekd.profile.devices import isa_features
+from edgekd.profile.machine import isa_features
 
 
 def augmentation(config: TrainConfig, data: Dataset, seed: int) -> Augment:

@@ -10,12 +10,15 @@ other classes, log(their mass / (K - k)): the probabilities of the k classes are
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,11 +28,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd import processes
+from edgekd.artifacts import ModelSpec
+from edgekd.config import DistillConfig
 from edgekd.data import Dataset
 from edgekd.data.augment import Augment, normalise
 from edgekd.distill.methods._base import Batch, Network, Outputs
 from edgekd.errors import DiskFullError
 from edgekd.progress import Progress
+from edgekd.stage import fingerprint
 
 CHUNK = 250  # images of one teacher forward; fixed, since the batch size enters the last bits of a convolution
 DENSE_CLASSES = 1000
@@ -115,6 +121,23 @@ class ReplayTargets:
         return self.layout.unpack(rows, batch.labels.device)
 
 
+def tables_name(
+    teachers: Sequence[ModelSpec], layout: Layout, data: Dataset, augment: Augment, config: DistillConfig
+) -> str:
+    """A directory's name that stands for all that the tables depend on: runs that share it may share them."""
+    content = hashlib.sha256(np.ascontiguousarray(data.train.images).data)
+    content.update(np.ascontiguousarray(data.train.labels).data)  # CA-MKD goes by labels
+    record = {
+        "teachers": [teacher.fingerprint() for teacher in teachers],
+        "mixture": [config.ensemble, config.weights],
+        "layout": asdict(layout),
+        "images": [data.train.images.shape, content.hexdigest()],
+        "augment": asdict(augment),
+        "views": config.views,
+    }
+    return fingerprint(record)[:16]
+
+
 def replay(
     out: Path,
     live: TeacherTargets,
@@ -132,34 +155,47 @@ def replay(
     n = len(data.train)
     chunks = [(view, np.arange(i, min(i + CHUNK, n))) for view in range(views) for i in range(0, n, CHUNK)]
     files = {name: (dtype, (views, n, width)) for name, (dtype, width) in layout.columns.items()}
-    if processes.rank() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        _allocate(out, files, len(chunks))
-    processes.wait()
-    done = np.memmap(out / "done", np.uint8, "r+", shape=(len(chunks),))
-    left = [i for i in range(processes.rank(), len(chunks), processes.count()) if not done[i]]
-    if left:
-        tables = {name: np.memmap(out / name, dtype, "r+", shape=shape) for name, (dtype, shape) in files.items()}
-        mine = len(range(processes.rank(), len(chunks), processes.count()))
-        with progress.task("teacher targets", mine, mine - len(left)) as task:
-            started = time.perf_counter()
-            for count, position in enumerate(left):
-                view, samples = chunks[position]
-                pixels = augment(data.train.images[samples], samples, view)
-                labels = torch.from_numpy(data.train.labels[samples]).to(device)
-                for name, rows in layout.pack(live(Batch(pixels, labels, samples, view))).items():
-                    tables[name][view, samples] = rows
-                    tables[name].flush()
-                done[position] = 1
-                task.advance()
-                if not count:
-                    seconds = (time.perf_counter() - started) * len(left)
-                    size = views * n * layout.row_bytes
-                    progress.note(f"teacher targets: {views} x {n:,} images, {size:,} bytes, about {seconds:.0f} s")
-        done.flush()
-    processes.wait()
+    with _locked(out):
+        if processes.rank() == 0:
+            out.mkdir(parents=True, exist_ok=True)
+            _allocate(out, files, len(chunks))
+        processes.wait()
+        done = np.memmap(out / "done", np.uint8, "r+", shape=(len(chunks),))
+        left = [i for i in range(processes.rank(), len(chunks), processes.count()) if not done[i]]
+        if left:
+            tables = {name: np.memmap(out / name, dtype, "r+", shape=shape) for name, (dtype, shape) in files.items()}
+            mine = len(range(processes.rank(), len(chunks), processes.count()))
+            with progress.task("teacher targets", mine, mine - len(left)) as task:
+                started = time.perf_counter()
+                for count, position in enumerate(left):
+                    view, samples = chunks[position]
+                    pixels = augment(data.train.images[samples], samples, view)
+                    labels = torch.from_numpy(data.train.labels[samples]).to(device)
+                    for name, rows in layout.pack(live(Batch(pixels, labels, samples, view))).items():
+                        tables[name][view, samples] = rows
+                        tables[name].flush()
+                    done[position] = 1
+                    task.advance()
+                    if not count:
+                        seconds = (time.perf_counter() - started) * len(left)
+                        size = views * n * layout.row_bytes
+                        progress.note(f"teacher targets: {views} x {n:,} images, {size:,} bytes, about {seconds:.0f} s")
+            done.flush()
+        processes.wait()
     stored = {name: np.memmap(out / name, dtype, "r", shape=shape) for name, (dtype, shape) in files.items()}
     return ReplayTargets(stored, layout)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Until the block ends, no other run fills the tables under `out`; one that wants to waits."""
+    if processes.rank():
+        yield
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_name(f"{out.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _allocate(out: Path, files: Mapping[str, tuple[str, tuple[int, ...]]], chunks: int) -> None:

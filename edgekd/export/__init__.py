@@ -20,7 +20,8 @@ from edgekd.export.onnx import export_fp32
 from edgekd.export.signature import sign
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import predict
-from edgekd.profile.devices import Device, opset_for
+from edgekd.profile.abilities import opset_for
+from edgekd.profile.device import Device
 from edgekd.progress import Progress
 from edgekd.stage import write_atomic, write_json
 from edgekd.tasks.classification import predict_torch

@@ -12,7 +12,8 @@ from edgekd.errors import InputError, TargetError
 from edgekd.export import tensorrt
 from edgekd.export.tensorrt.checks import check_target, check_version
 from edgekd.export.tensorrt.trtexec import build_arguments, program, timing_arguments
-from edgekd.profile.devices import Device, load_device, version_parts
+from edgekd.profile.device import Device, version_parts
+from edgekd.profile.devices import load_device
 from edgekd.profile.jetpack import releases
 from edgekd.profile.latency_table import cache_directory
 from edgekd.stage import RunDirectory, digest_file, write_json

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgekd.artifacts import HUB, Checkpoint, ModelSpec
 from edgekd.errors import ModelError
 from edgekd.models import cifar
+from edgekd.stage import write_atomic
 
 if TYPE_CHECKING:
     from edgekd.config import TeacherConfig
@@ -168,6 +169,14 @@ def _build_pretrained(label: str, create: Any, spec: ModelSpec, options: dict[st
             f"Check the network, or download them and pass --teacher file:PATH with --set teacher.arch={label}.",
         ) from error
     return model
+
+
+def write_state(model: nn.Module, path: Path) -> None:
+    """The state dict as safetensors, in one step; `read_state` reads it."""
+    from safetensors.torch import save
+
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomic(path, save(state))
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

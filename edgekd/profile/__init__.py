@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from edgekd.profile.devices import Device, device_identity, isa_features, list_devices, load_device
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity, list_devices, load_device
 from edgekd.profile.inference import predict
 from edgekd.profile.latency import measure, measure_all, profile
 from edgekd.profile.latency_table import LatencyTable, graph_latency_ms, network_latency_ms, operator_latency_ms
+from edgekd.profile.machine import isa_features
 
 __all__ = [
     "Device",

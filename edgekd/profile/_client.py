@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from edgekd.artifacts import Engine
 from edgekd.errors import TargetError
 from edgekd.profile._process import JsonProcess
-from edgekd.profile.devices import Device, usable_cores
+from edgekd.profile.device import Device
+from edgekd.profile.machine import usable_cores
 
 COMMAND = (sys.executable, "-m", "edgekd.profile.worker")
 

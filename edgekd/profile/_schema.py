@@ -7,15 +7,14 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from edgekd.errors import TargetError
-from edgekd.profile.devices import PROFILES, UNITS, Device, Figure, PowerMode, VersionRange, version_parts
+from edgekd.profile.device import PROFILES, UNITS, Device, Figure, PowerMode, VersionRange, version_parts
 
 # The compute capability from which on a GPU takes a format. TensorRT-RTX refuses FP8 for sm_86; the others from memory.
 _SINCE = {"fp16": 5.3, "int8": 6.1, "int4": 7.5, "bf16": 8.0, "fp8": 8.9, "fp4": 10.0}
@@ -25,23 +24,13 @@ _FIX = f"Compare it with those in {PROFILES}."
 _SOURCE_FIX = "Write the document the figure is from, or `from memory`."
 
 
-@cache
-def _adapter() -> TypeAdapter[Device]:
-    return TypeAdapter(Device)
-
-
-def validate(record: dict[str, Any]) -> Device:
-    """`record` as a Device; each field by itself. Raises pydantic's ValidationError."""
-    return _adapter().validate_python(record)
-
-
 def read_profile(file: Path) -> Device:
     """The device that `file` describes, called by the file's name. Raises TargetError."""
     record = _read_yaml(file)
     if "name" in record:
         raise TargetError(f"{file}: name is not a key", f"The target is called {file.stem}, as the file is.")
     try:
-        device = validate({**record, "name": file.stem})
+        device = Device.from_json({**record, "name": file.stem})
     except ValidationError as error:
         raise _explain(error, file) from None
     for where, what, fix in _contradictions(device):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.artifacts import Checkpoint, OnnxModel
+from edgekd.describe.onnx import preprocessing
 from edgekd.errors import BackendError, ModelError
 from edgekd.intervals import wilson
 from edgekd.profile.hosts import Worker
 from edgekd.profile.inference import filled, prepare
 
 PIXELS = "uint8"  # the input of a graph that normalises by itself, [N, H, W, C]
-PREPROCESSING = "edgekd.preprocessing"  # of a graph's metadata, see `edgekd.export.metadata`
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,8 @@ class LabelledImages:
             spec = Checkpoint.load(path).spec
             return spec.mean, spec.std, "the checkpoint"
         if path.suffix == ".onnx":
-            import onnx
-
-            metadata = {e.key: e.value for e in onnx.load(path, load_external_data=False).metadata_props}
-            if PREPROCESSING in metadata:
-                own = json.loads(metadata[PREPROCESSING])
+            own = preprocessing(path)
+            if own is not None:
                 return tuple(own.get("mean", ())), tuple(own.get("std", ())), "the graph"  # none where it takes pixels
         return self.mean, self.std, "the data"
 

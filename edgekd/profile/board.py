@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.errors import TargetError
-from edgekd.profile.devices import Device, cpu_name, cpuinfo, isa_features, list_devices, version_parts
+from edgekd.profile.device import Device, version_parts
+from edgekd.profile.devices import list_devices
 from edgekd.profile.jetpack import JetPack, of_l4t
+from edgekd.profile.machine import cpu_name, cpuinfo, isa_features
 
 FILES = {
     "model": "/proc/device-tree/model",

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from edgekd.errors import BackendError
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgekd.artifacts import OnnxModel
 from edgekd.catalog import BACKENDS, find
-from edgekd.profile.devices import Device, usable_cores
+from edgekd.profile.device import Device
+from edgekd.profile.machine import usable_cores
 
 
 def predict(

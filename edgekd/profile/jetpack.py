@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgekd.profile.devices import Device, version_parts
+from edgekd.profile.device import Device, version_parts
 
 # L4T and CUDA of both, TensorRT of the second and of public posts.
 _LISTED = "jetson-stats f41d5ca, jetson-containers dd206bf"

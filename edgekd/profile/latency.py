@@ -13,7 +13,8 @@ from edgekd.artifacts import LatencyReport, OnnxModel
 from edgekd.catalog import BACKENDS, find
 from edgekd.errors import ConfigError
 from edgekd.profile import blocks, conditions
-from edgekd.profile.devices import Device, device_identity
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity
 from edgekd.profile.hosts import Worker, reach
 from edgekd.profile.samples import read_samples, write_samples
 from edgekd.progress import NullProgress, Progress, Task

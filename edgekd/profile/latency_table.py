@@ -17,7 +17,8 @@ from edgekd.artifacts import OnnxModel
 from edgekd.catalog import BACKENDS, find
 from edgekd.errors import BackendError
 from edgekd.profile._client import WorkerClient
-from edgekd.profile.devices import Device, device_identity
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity
 from edgekd.profile.graphs import OPSET, Precision, build_copies, build_input
 from edgekd.profile.operators import Input, Layer, Operator, operators
 from edgekd.stage import digest_file, fingerprint, write_json

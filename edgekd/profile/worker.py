@@ -27,7 +27,7 @@ from edgekd.catalog import BACKENDS, find
 from edgekd.errors import EdgekdError
 from edgekd.profile.backends._base import Backend, Feeds, Session
 from edgekd.profile.conditions import WINDOW, others, snapshot
-from edgekd.profile.devices import cpu_name, isa_features, package_version, usable_cores
+from edgekd.profile.machine import cpu_name, isa_features, package_version, usable_cores
 
 VERSIONS = ("numpy", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt", "torch")
 

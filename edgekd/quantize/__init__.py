@@ -19,7 +19,8 @@ from edgekd.data.augment import normalise
 from edgekd.errors import ConfigError
 from edgekd.models import build_model, load_checkpoint
 from edgekd.profile import measure_all
-from edgekd.profile.devices import Device, scheme_for, search_obstacle
+from edgekd.profile.abilities import scheme_for, search_obstacle
+from edgekd.profile.device import Device
 from edgekd.progress import Progress
 from edgekd.quantize import mixed
 from edgekd.quantize._judge import Judge

@@ -12,7 +12,7 @@ from edgekd.config import QadConfig
 from edgekd.data import Dataset
 from edgekd.distill.methods.kd import kd_loss
 from edgekd.profile import predict
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.tasks.classification import predict_torch, top1
 
 

@@ -35,7 +35,7 @@ from edgekd.stage import fingerprint, write_json
 
 if TYPE_CHECKING:
     from edgekd.data import Dataset
-    from edgekd.profile.devices import Device
+    from edgekd.profile.device import Device
     from edgekd.progress import Progress
 
 __all__ = ["Limits", "search"]

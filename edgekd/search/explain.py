@@ -23,7 +23,7 @@ from edgekd.search.spaces import Genotype, Space
 
 if TYPE_CHECKING:
     from edgekd.data import Dataset
-    from edgekd.profile.devices import Device
+    from edgekd.profile.device import Device
 
 
 def explain(

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edgekd.artifacts import ModelSpec
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.graphs import build_network
 from edgekd.profile.latency_table import LatencyTable, graph_latency_ms, operator_latency_ms
 from edgekd.profile.operators import Operator, operators

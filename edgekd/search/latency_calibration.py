@@ -16,7 +16,8 @@ import numpy as np
 
 from edgekd.catalog import SPACES, find
 from edgekd.errors import BackendError, ConfigError
-from edgekd.profile.devices import load_device, require_searchable
+from edgekd.profile.abilities import require_searchable
+from edgekd.profile.devices import load_device
 from edgekd.profile.graphs import build_network
 from edgekd.profile.latency_table import LatencyTable, graph_latency_ms
 from edgekd.profile.operators import operators

@@ -9,43 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
+from making_networks import CLASSES, SHAPE, digits, random_teacher, resnet, vit
 from torch import nn
 from torch.nn import functional as F
 
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.config import BlockwiseConfig, DistillConfig
-from edgekd.data import Dataset, load_dataset
+from edgekd.data import Dataset
 from edgekd.distill import distill
 from edgekd.distill.blockwise import Blockwise, start_of
 from edgekd.distill.methods._base import Batch, Network, Outputs, Setup
 from edgekd.distill.methods._segment import Segment
 from edgekd.errors import ConfigError
-from edgekd.models import build_random
-from edgekd.models.cifar import CifarResNet
 from edgekd.models.taps import Tapped
 from edgekd.progress import NullProgress, Progress
 
-SHAPE, CLASSES = (3, 16, 16), 5
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
 BATCH = Batch(PIXELS, torch.arange(8) % CLASSES, np.arange(8), 0)
 IMAGES = torch.from_numpy(PIXELS).permute(0, 3, 1, 2) / 255
-
-
-def resnet(*widths: int) -> CifarResNet:
-    """Of 8 channels or more: the gradient of torch's 1x1 convolution with stride 2 over 4 channels, stored channels
-    last, writes past its memory."""
-    torch.manual_seed(sum(widths))
-    return CifarResNet(CLASSES, (1, 1, 1), widths).eval()
-
-
-def vit() -> nn.Module:
-    torch.manual_seed(0)
-    size = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 2}
-    net: nn.Module = timm.create_model("vit_tiny_patch16_224", num_classes=CLASSES, **size)
-    return net.eval()
 
 
 def network(model: nn.Module) -> Network:
@@ -142,16 +124,12 @@ def test_without_labels_the_teacher_alone_is_learned() -> None:
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    whole = load_dataset("digits")
-    return replace(whole, train=whole.train[slice(320)], val=whole.val[slice(40)], test=whole.test[slice(100)])
+    return digits(320)
 
 
 @pytest.fixture(scope="module")
 def teacher(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    spec = ModelSpec("edgekd", "resnet8", 10, data.input_shape, mean=data.mean, std=data.std)
-    file = tmp_path_factory.mktemp("teacher") / "t.safetensors"
-    save_file(build_random(spec, 1).state_dict(), file)
-    return replace(spec, weights=str(file))
+    return random_teacher(data, tmp_path_factory.mktemp("teacher"))
 
 
 class Stop(NullProgress):

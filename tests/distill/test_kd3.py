@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from making_networks import CLASSES, SHAPE, digits, random_teacher, resnet
 from torch import nn
 from torch.nn import functional as F
 
 from edgekd.artifacts import ModelSpec
 from edgekd.catalog import METHODS
 from edgekd.config import DistillConfig, method_choices
-from edgekd.data import Dataset, load_dataset
+from edgekd.data import Dataset
 from edgekd.distill import distill
 from edgekd.distill.methods._base import Batch, Network, Outputs, Setup
 from edgekd.distill.methods._combined import make_method
@@ -24,22 +24,15 @@ from edgekd.distill.methods._pool import Selection, mean_of, mix_distribution
 from edgekd.distill.methods.kd3 import KD3
 from edgekd.distill.streams import with_streams
 from edgekd.errors import ConfigError
-from edgekd.models import build_random, load_checkpoint
+from edgekd.models import load_checkpoint
 from edgekd.models.cifar import CifarResNet
 from edgekd.models.taps import Tapped
 from edgekd.progress import NullProgress
 
-SHAPE, CLASSES = (3, 16, 16), 5
-
-
-def net(*widths: int) -> CifarResNet:
-    torch.manual_seed(sum(widths))
-    return CifarResNet(CLASSES, (1, 1, 1), widths).eval()
-
 
 def prepared(**options: float) -> tuple[KD3, CifarResNet, Outputs, Outputs, Batch]:
     """With outputs of both networks for one batch, the first eight of a pool of 32."""
-    student, teacher, method = net(4, 4, 6), net(4, 8, 10).requires_grad_(False), KD3(**options)
+    student, teacher, method = resnet(4, 4, 6), resnet(4, 8, 10).requires_grad_(False), KD3(**options)
     watched, other = (Tapped(model, SHAPE, embeddings=True) for model in (student, teacher))
     images = torch.randint(0, 256, (32, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
 
@@ -141,16 +134,12 @@ def test_mixed_distributions_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    whole = load_dataset("digits")
-    return replace(whole, train=whole.train[slice(200)], val=whole.val[slice(40)], test=whole.test[slice(100)])
+    return digits(200)
 
 
 @pytest.fixture(scope="module")
 def teacher(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    spec = ModelSpec("edgekd", "resnet8", 10, data.input_shape, mean=data.mean, std=data.std)
-    file = tmp_path_factory.mktemp("teacher") / "t.safetensors"
-    save_file(build_random(spec, 1).state_dict(), file)
-    return replace(spec, weights=str(file))
+    return random_teacher(data, tmp_path_factory.mktemp("teacher"))
 
 
 def pool(path: Path, images: int = 96) -> str:

@@ -17,7 +17,7 @@ from edgekd.distill.methods.ce import CrossEntropy
 from edgekd.distill.methods.kd import KD, kd_loss
 from edgekd.errors import ConfigError
 from edgekd.init import config_text
-from edgekd.pipeline import _identity
+from edgekd.pipeline.dependencies import method_identity
 
 OWN = '''
 from torch import Tensor
@@ -220,11 +220,11 @@ def test_a_wrapped_file_is_found_and_counts_by_content(own: str, tmp_path: Path)
     file.write_text(f"data: digits\ntarget: x86-cpu\ndistill:\n  method: {wrapped}\n")
     method = load_config(file).distill.method
     assert method == {"taid": {"start": 0.2, "method": [f"{own}Gap", {f"{own}Owner": {"power": 3}}]}}
-    before = map_names(method, _identity)
+    before = map_names(method, method_identity)
     gap, _ = before["taid"]["method"]
     assert gap.endswith(":Gap") and "my.py" not in str(before) and before["taid"]["start"] == 0.2
     (tmp_path / "my.py").write_text(OWN + "pass")
-    assert map_names(method, _identity) != before
+    assert map_names(method, method_identity) != before
     with pytest.raises(ConfigError, match="Gap needs embeddings, and only the teacher's logits are moved"):
         make({"taid": {"method": f"{own}Gap"}})
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import timm
 import torch
-from making_features import CLASSES, batch
+from making_features import batch
+from making_networks import CLASSES, SHAPE, resnet, vit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,22 +14,7 @@ from edgekd.distill.methods._segment import Segment
 from edgekd.distill.methods.kd import kd_loss
 from edgekd.distill.methods.talking import Talking
 from edgekd.errors import ConfigError
-from edgekd.models.cifar import CifarResNet
 from edgekd.models.taps import Tapped
-
-SHAPE = (3, 16, 16)
-
-
-def resnet(*widths: int) -> CifarResNet:
-    torch.manual_seed(sum(widths))
-    return CifarResNet(CLASSES, (1, 1, 1), widths).eval()
-
-
-def vit() -> nn.Module:
-    torch.manual_seed(0)
-    size = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 2}
-    net: nn.Module = timm.create_model("vit_tiny_patch16_224", num_classes=CLASSES, **size)
-    return net.eval()
 
 
 def network(model: nn.Module) -> Network:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,12 @@ import torch
 from torch import Tensor
 
 from edgekd import processes
+from edgekd.artifacts import ModelSpec
+from edgekd.config import DistillConfig
 from edgekd.data import Dataset, Split
 from edgekd.data.augment import Augment
 from edgekd.distill.methods._base import Batch, Outputs
-from edgekd.distill.targets import CHUNK, Layout, LiveTargets, replay
+from edgekd.distill.targets import CHUNK, Layout, LiveTargets, replay, tables_name
 from edgekd.errors import DiskFullError
 from edgekd.progress import NullProgress
 
@@ -104,6 +109,42 @@ def test_the_size_and_time_are_said_before(data: Dataset, tmp_path: Path) -> Non
 
     replay(tmp_path / "r", Teacher(), Layout(5), data, Augment(0, 1, False), 2, CPU, Listening())
     assert len(said) == 1 and said[0].startswith("teacher targets: 2 x 600 images, 12,000 bytes, about ")
+
+
+def test_tables_are_named_by_what_they_depend_on(data: Dataset, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"one")
+    spec, config = ModelSpec("edgekd", "resnet8", 5, (1, 4, 4), weights=str(weights)), DistillConfig()
+    augment, layout = Augment(0, 1, False), Layout(5)
+    name = tables_name([spec], layout, data, augment, config)
+    moved = weights.rename(tmp_path / "elsewhere")
+    assert tables_name([replace(spec, weights=str(moved))], layout, data, augment, config) == name
+    images = data.train.images.copy()
+    images[7, 0, 0] ^= 1
+    spec = replace(spec, weights=str(moved))
+    others = [
+        tables_name([spec, spec], layout, data, augment, config),
+        tables_name([spec], Layout(5, embedding=3), data, augment, config),
+        tables_name([spec], layout, replace(data, train=Split(images, data.train.labels)), augment, config),
+        tables_name([spec], layout, data, Augment(1, 1, False), config),
+        tables_name([spec], layout, data, augment, config.model_copy(update={"views": 5})),
+    ]
+    moved.write_bytes(b"two")
+    others.append(tables_name([spec], layout, data, augment, config))
+    assert len({name, *others}) == 1 + len(others)
+
+
+def test_one_run_at_a_time_fills_a_store(data: Dataset, tmp_path: Path) -> None:
+    with (tmp_path / "r.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        teacher = Teacher()
+        arguments = (tmp_path / "r", teacher, Layout(5), data, Augment(0, 1, False), 1, CPU, NullProgress())
+        waiting = threading.Thread(target=replay, args=arguments)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive() and not teacher.calls
+    waiting.join(10)
+    assert teacher.calls == -(-600 // CHUNK)
 
 
 def test_too_little_disk_is_an_error_before_anything(

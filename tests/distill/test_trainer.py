@@ -113,6 +113,22 @@ def test_the_checkpoint_scores_as_training_did(data: Dataset, teacher: ModelSpec
     assert top1(wrong, data.val.labels) < last
 
 
+def test_a_store_keeps_the_targets_for_the_next_student(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
+    store, said = str(tmp_path / "store"), Notes()
+    alone = run(tmp_path / "alone", data, teacher, NullProgress(), epochs=1)
+    first = run(tmp_path / "first", data, teacher, said, epochs=1, store=store)
+    assert [note for note in said.said if note.startswith("teacher targets")]
+    (tables,) = (path for path in (tmp_path / "store").iterdir() if path.is_dir())
+    before = {file.name: file.stat().st_mtime_ns for file in tables.iterdir()}
+    said = Notes()
+    again = run(tmp_path / "again", data, teacher, said, epochs=1, store=store, method="dist")
+    assert not [note for note in said.said if note.startswith("teacher targets")]
+    assert {file.name: file.stat().st_mtime_ns for file in tables.iterdir()} == before
+    assert first.weights.read_bytes() == alone.weights.read_bytes() != again.weights.read_bytes()
+    with pytest.raises(ConfigError, match=r"distill.store: .*done is a file"):
+        run(tmp_path / "wrong", data, teacher, NullProgress(), store=str(tables / "done"))
+
+
 def test_another_seed_is_another_student(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
     a = run(tmp_path / "a", data, teacher, NullProgress(), epochs=1)
     (tmp_path / "b").mkdir()

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from edgekd.errors import EdgekdError, HostError
 from edgekd.profile.board import Board
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.hosts.address import Address
 from edgekd.profile.hosts.agent import Agent, probe
 from edgekd.profile.hosts.remote import RemoteWorker

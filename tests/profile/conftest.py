@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgekd.artifacts import OnnxModel
-from edgekd.profile.devices import Device, load_device
+from edgekd.profile.device import Device
+from edgekd.profile.devices import load_device
 from edgekd.profile.graphs import build_network
 from edgekd.search.spaces import Genotype
 from edgekd.search.spaces.cifar_resnet import CifarResNetSpace

@@ -48,7 +48,9 @@ class Server:
             for entry in Path("/proc").iterdir()
             if entry.name.isdigit() and str(cache) in _command(int(entry.name)).split("\0")
         ]
-        files = [path for path in cache.rglob("*") if path.is_file() or "tmp-" in path.name]
+        # `os.walk`, because the agent may remove a folder while it is read
+        paths = (Path(folder, name) for folder, inside, names in os.walk(cache) for name in [*inside, *names])
+        files = [path for path in paths if path.is_file() or "tmp-" in path.name]
         return found + [str(file) for file in files if file.name != "lock" and len(file.parent.name) != 64]
 
     def wait_until_clean(self, seconds: float = 10) -> list[str]:

@@ -8,7 +8,7 @@ from edgekd.artifacts import ModelSpec, OnnxModel
 from edgekd.export import export_fp32
 from edgekd.models import build_model
 from edgekd.profile.blocks import OTHER, UNKNOWN, block_of, modules, place, totals
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.latency import Options, measure_with
 
 

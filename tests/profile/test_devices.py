@@ -8,17 +8,11 @@ import pytest
 
 from edgekd.catalog import BACKENDS, SCHEMES
 from edgekd.errors import TargetError
-from edgekd.profile import devices, measure_all
-from edgekd.profile.devices import (
-    Device,
-    device_identity,
-    isa_features,
-    list_devices,
-    load_device,
-    obstacle,
-    require_runnable,
-    require_searchable,
-)
+from edgekd.profile import machine, measure_all
+from edgekd.profile.abilities import obstacle, require_runnable, require_searchable
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity, list_devices, load_device
+from edgekd.profile.machine import isa_features
 
 
 def test_what_runs_here_has_a_backend_and_a_scheme() -> None:
@@ -81,10 +75,10 @@ def test_identity_is_stable_and_says_what_kernels_depend_on(device: Device) -> N
 
 def test_instruction_sets_are_read_by_our_names(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = "fpu sse avx2 fma avx512f avx512_vnni amx_bf16"
-    monkeypatch.setattr(devices, "_cpuinfo", lambda: {"flags": flags})
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": flags})
     assert isa_features() == {"avx2", "fma", "avx512", "avx512_vnni", "amx_bf16"}
-    assert devices.has_vnni() and devices.has_bf16()
-    monkeypatch.setattr(devices, "_cpuinfo", lambda: {"Features": "fp asimd asimddp"})
-    assert isa_features() == {"neon", "dotprod"} and devices.has_vnni()
-    monkeypatch.setattr(devices, "_cpuinfo", lambda: {"flags": "avx2"})
-    assert not devices.has_vnni() and not devices.has_bf16()
+    assert machine.has_vnni() and machine.has_bf16()
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"Features": "fp asimd asimddp"})
+    assert isa_features() == {"neon", "dotprod"} and machine.has_vnni()
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: {"flags": "avx2"})
+    assert not machine.has_vnni() and not machine.has_bf16()

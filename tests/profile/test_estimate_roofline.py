@@ -11,7 +11,8 @@ import pytest
 from small_graphs import two_layers
 
 from edgekd.errors import ModelError, TargetError
-from edgekd.profile.devices import Device, Figure, load_device
+from edgekd.profile.device import Device, Figure
+from edgekd.profile.devices import load_device
 from edgekd.profile.estimate.kernels import Kernel, Network, network
 from edgekd.profile.estimate.roofline import Constants, Precision, limits, precision_of, times, under_the_roof, work
 

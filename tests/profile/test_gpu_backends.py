@@ -21,10 +21,12 @@ from edgekd.catalog import BACKENDS
 from edgekd.errors import BackendError, ModelError, TargetError
 from edgekd.export.tensorrt import trtexec as trtexec_builder
 from edgekd.profile import driver
+from edgekd.profile.abilities import obstacle, require_runnable
 from edgekd.profile.backends import ort_gpu, tensorrt
 from edgekd.profile.backends.torch_cuda import TorchCuda
 from edgekd.profile.backends.trtexec import Trtexec
-from edgekd.profile.devices import Device, load_device, obstacle, require_runnable
+from edgekd.profile.device import Device
+from edgekd.profile.devices import load_device
 
 IMAGES = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
 SUMS = IMAGES.sum(axis=(1, 2, 3))[:, None]

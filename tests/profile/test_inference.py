@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.artifacts import OnnxModel
 from edgekd.errors import BackendError
 from edgekd.profile import predict
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from edgekd.config import ProfileConfig
 from edgekd.errors import BackendError, TargetError
 from edgekd.profile import _client, measure, measure_all, profile
 from edgekd.profile._client import WorkerClient
-from edgekd.profile.devices import Device, usable_cores
+from edgekd.profile.device import Device
+from edgekd.profile.machine import usable_cores
 from edgekd.progress import NullProgress
 
 

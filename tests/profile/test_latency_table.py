@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import BackendError
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.graphs import build_network
 from edgekd.profile.latency_table import LatencyTable, graph_latency_ms, network_latency_ms, operator_latency_ms
 from edgekd.profile.operators import Conv, Pool

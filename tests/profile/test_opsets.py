@@ -6,7 +6,8 @@ import pytest
 
 from edgekd.catalog import parsed_opset
 from edgekd.errors import ConfigError
-from edgekd.profile.devices import load_device, opset_for, schemes
+from edgekd.profile.abilities import opset_for, schemes
+from edgekd.profile.devices import load_device
 
 
 @pytest.mark.parametrize(

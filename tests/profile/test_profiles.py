@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgekd.profile.devices import PROFILES, UNITS, Device, list_devices, version_parts
+from edgekd.profile.device import PROFILES, UNITS, Device, version_parts
+from edgekd.profile.devices import list_devices
 from edgekd.profile.jetpack import JETPACKS, releases
 
 DEVICES = list_devices()

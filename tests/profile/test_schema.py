@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from edgekd.errors import TargetError
-from edgekd.profile.devices import Figure, load_device
+from edgekd.profile.device import Figure
+from edgekd.profile.devices import load_device
 
 BOARD = """
 title: My board

@@ -135,6 +135,20 @@ def test_nvidias_style_passes(tmp_path):
     assert (report.conv, report.add) == ((3, 3), (1, 1))
 
 
+def test_a_concatenation_of_floats_requantizes_nothing(tmp_path):
+    path = residual(tmp_path / "floats.onnx", "concatenation")
+    model = onnx.load(path)
+    (concat,) = (node for node in model.graph.node if node.op_type == "Concat")
+    (reader,) = (node for node in model.graph.node if concat.output[0] in node.input)
+    assert reader.op_type == "QuantizeLinear"
+    for op, faults in (("MaxPool", 1), ("Elu", 0)):
+        between = helper.make_node(op, [concat.output[0]], [op], **({"kernel_shape": [1, 1]} if faults else {}))
+        reader.input[0] = op
+        changed = onnx.ModelProto.FromString(model.SerializeToString())
+        changed.graph.node.insert(list(model.graph.node).index(reader), between)
+        assert [f.rule for f in findings(changed, "tensorrt")] == ["concatenation"] * faults
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_planted_fault_is_found_and_no_other(fault, tmp_path):
     path = residual(tmp_path / "bad.onnx", fault)

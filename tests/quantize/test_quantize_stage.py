@@ -17,7 +17,7 @@ from edgekd.data.dataset import Dataset, Split
 from edgekd.errors import ConfigError, RunError
 from edgekd.models import build_model
 from edgekd.profile import load_device
-from edgekd.profile.devices import has_vnni
+from edgekd.profile.machine import has_vnni
 from edgekd.progress import NullProgress
 from edgekd.quantize import mixed, quantize
 from edgekd.quantize import qad as training

@@ -19,8 +19,9 @@ from edgekd.export import export_fp32
 from edgekd.export.signature import sign
 from edgekd.export.tensorrt import BUILDERS, BuildRequest, Built, build, read_graph
 from edgekd.models import build_model
+from edgekd.profile.abilities import opset_for
 from edgekd.profile.backends.ort_cpu import OrtCpuSession
-from edgekd.profile.devices import load_device, opset_for
+from edgekd.profile.devices import load_device
 from edgekd.quantize import convert, export_quantized
 from edgekd.quantize.graph import calibrate, prepare, scheme_of, state_of
 from edgekd.quantize.lint import lint

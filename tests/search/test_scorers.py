@@ -1,15 +1,17 @@
 """Every scorer: a contract over all rows, and values worked out by hand on networks of a few weights."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from edgekd.artifacts import ModelSpec
-from edgekd.catalog import SCORERS
+from edgekd.catalog import SCORERS, SPACES
 from edgekd.models import build_model
 from edgekd.search.scorers import ScoringTask
 from edgekd.search.scorers._network import NetworkScorer, kernels, loss_gradients, random_network
@@ -74,6 +76,18 @@ def test_contract(name, teacher):
     assert scorer_of(inits=1).score(POINT).spread == 0
 
 
+@pytest.mark.parametrize("space", [name for name in SPACES if name != SPACE.name])
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_space_can_be_scored(name, space, teacher):
+    shape = (3, 32, 32)
+    images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0))
+    found = SPACES[space].load()(5, shape)
+    point = found.point(found.sample(random.Random(1)))
+    scorer = SCORERS[name].load()(replace(task(images, inits=1), teacher=replace(teacher, resize=16)))
+    scorer.settle([point])
+    assert math.isfinite(scorer.score(point).value)
+
+
 def test_depth_counts_blocks():
     assert Depth(task()).score(POINT).value == math.log(4)
 
@@ -104,6 +118,21 @@ def test_synflow_is_the_sum_over_paths_for_every_layer():
     paths = 3 * (1 + 2) + 1 * 0.5
     given = task(torch.zeros(1, 2))
     assert Synflow(given).measure(net) == pytest.approx(math.log(2 * paths))  # both layers carry every path
+
+
+def test_synflow_follows_the_values_through_attention():
+    class Attention(nn.Module):
+        """Three tokens of one channel; queries and keys are scaled by 5 and 7, values by 3."""
+
+        def __init__(self):
+            super().__init__()
+            self.query, self.key, self.value = (linear((w,)) for w in (5, 7, 3))
+
+        def forward(self, x):
+            tokens = x.expand(1, 3, 1)
+            return F.scaled_dot_product_attention(*(w(tokens) for w in (self.query, self.key, self.value))).sum()
+
+    assert Synflow(task(torch.zeros(1, 1, 1))).measure(Attention()) == pytest.approx(math.log(3 * 3))
 
 
 def test_naswot_tells_images_apart():

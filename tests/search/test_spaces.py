@@ -16,7 +16,7 @@ from edgekd.errors import ConfigError, TargetError
 from edgekd.models import build_model, cost
 from edgekd.models.cifar import DEPTHS
 from edgekd.models.nasbench201 import EDGES, Cell
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.operators import Head, Relu
 from edgekd.search._scores import ScoreBook
 from edgekd.search.scorers import Score

@@ -19,7 +19,7 @@ from edgekd.export.tensorrt.graph import OnnxGraph, read_graph
 from edgekd.export.tensorrt.python import TensorRt, TensorRtRtx
 from edgekd.export.tensorrt.request import BuildOptions, BuildRequest, parse_batch
 from edgekd.export.tensorrt.trtexec import Trtexec
-from edgekd.profile.devices import Device, version_parts
+from edgekd.profile.device import Device, version_parts
 
 __all__ = [
     "BUILDERS",

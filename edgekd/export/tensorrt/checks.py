@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekd.catalog import parsed_opset
 from edgekd.errors import ConfigError, ModelError, TargetError
 from edgekd.export.tensorrt.request import BuildRequest
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 
 
 def check_target(request: BuildRequest, device: Device) -> None:

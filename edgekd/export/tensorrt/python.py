@@ -15,7 +15,7 @@ from edgekd.errors import BackendError
 from edgekd.export.tensorrt._process import run
 from edgekd.export.tensorrt.log import last_lines
 from edgekd.export.tensorrt.request import BuildRequest
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.driver import other_gpu
 
 CHILD = Path(__file__).with_name("_child.py")

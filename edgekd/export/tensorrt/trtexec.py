@@ -14,7 +14,7 @@ from edgekd.errors import BackendError
 from edgekd.export.tensorrt._process import run
 from edgekd.export.tensorrt.log import last_lines, parse
 from edgekd.export.tensorrt.request import BuildRequest
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.driver import other_gpu
 
 PLACE = Path("/usr/src/tensorrt/bin/trtexec")  # of NVIDIA's packages for Jetson and Debian, which is not on PATH

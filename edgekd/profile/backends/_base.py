@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.artifacts import Engine, OnnxModel
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 
 Feeds = dict[str, NDArray[Any]]
 Phases = dict[str, list[int]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.driver import missing_gpu
 
 

@@ -16,7 +16,8 @@ from edgekd.artifacts import Engine, OnnxModel
 from edgekd.errors import BackendError
 from edgekd.profile.backends._base import Feeds, Phases
 from edgekd.profile.backends._ort import PROFILE_WARMUP, layer_times, session_options, signature
-from edgekd.profile.devices import Device, device_identity
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity
 
 PROVIDER = "CPUExecutionProvider"
 

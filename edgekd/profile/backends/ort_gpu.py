@@ -18,7 +18,8 @@ from edgekd.errors import BackendError
 from edgekd.profile.backends._base import Feeds, Phases
 from edgekd.profile.backends._gpu import no_gpu
 from edgekd.profile.backends._ort import PROFILE_WARMUP, layer_times, session_options, signature
-from edgekd.profile.devices import Device, device_identity
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity
 from edgekd.profile.latency_table import cache_directory
 
 CUDA, TENSORRT, RTX = "CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"

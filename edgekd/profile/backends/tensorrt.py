@@ -24,7 +24,8 @@ from edgekd.profile import driver
 from edgekd.profile.backends._base import Feeds, Phases
 from edgekd.profile.backends._cuda import Cuda
 from edgekd.profile.backends._gpu import no_gpu
-from edgekd.profile.devices import Device, device_identity
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity
 from edgekd.stage import fingerprint, write_json
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

@@ -15,7 +15,9 @@ from edgekd.artifacts import Checkpoint, Engine, OnnxModel
 from edgekd.errors import BackendError
 from edgekd.profile.backends._base import Feeds, Phases
 from edgekd.profile.backends._gpu import no_gpu
-from edgekd.profile.devices import Device, device_identity, package_version
+from edgekd.profile.device import Device
+from edgekd.profile.devices import device_identity
+from edgekd.profile.machine import package_version
 
 INPUT, OUTPUT = "images", "logits"
 BEFORE_CAPTURE = 3  # runs on a side stream, as torch's notes on CUDA graphs have it: kernels are chosen in the first

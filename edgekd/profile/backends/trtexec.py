@@ -29,7 +29,7 @@ from edgekd.profile import driver
 from edgekd.profile.backends._base import Feeds, Phases
 from edgekd.profile.backends._gpu import no_gpu
 from edgekd.profile.backends.tensorrt import TensorRt, read_beside
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 
 PATIENCE_S = 600
 WARMUP_MS = 200

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts import Artifact
-from edgekd.profile.devices import Device, load_device
+from edgekd.profile.device import Device
+from edgekd.profile.devices import load_device
 from edgekd.profile.estimate.kernels import Network, read_network
 from edgekd.profile.estimate.roofline import Constants, Precision, limits, precision_of, times, work
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import InputError, ModelError, TargetError
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.estimate.kernels import Kernel, Network, read_network
 
 Precision = Literal["fp32", "fp16", "int8"]

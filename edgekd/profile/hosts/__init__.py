@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgekd.errors import TargetError
-from edgekd.profile.devices import Device, load_device, require_runnable
+from edgekd.profile.abilities import require_runnable
+from edgekd.profile.device import Device
+from edgekd.profile.devices import load_device
 from edgekd.profile.hosts._base import Host, Worker
 from edgekd.profile.hosts.address import SCHEME, Address, parse
 from edgekd.profile.hosts.local import Local

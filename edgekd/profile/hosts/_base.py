@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgekd.artifacts import OnnxModel
 from edgekd.errors import EdgekdError
 from edgekd.profile._client import Timed
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 
 
 class Worker(Protocol):

@@ -9,7 +9,8 @@ from edgekd.artifacts import OnnxModel
 from edgekd.catalog import BACKENDS, find
 from edgekd.profile._client import WorkerClient
 from edgekd.profile.backends._base import Backend
-from edgekd.profile.devices import Device, usable_cores
+from edgekd.profile.device import Device
+from edgekd.profile.machine import usable_cores
 
 
 class LocalWorker(WorkerClient):

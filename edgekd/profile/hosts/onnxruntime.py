@@ -8,7 +8,7 @@ from typing import Any
 from edgekd.artifacts import OnnxModel
 from edgekd.profile._client import Timed
 from edgekd.profile.board import Board
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.hosts.agent import Agent, Arrays
 
 

@@ -16,7 +16,7 @@ from edgekd.errors import BackendError, ParityError, TargetError
 from edgekd.profile import board as boards
 from edgekd.profile._client import Timed
 from edgekd.profile.backends.ort_cpu import OrtCpuSession
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.hosts._base import Remote
 from edgekd.profile.hosts.address import Address
 from edgekd.profile.hosts.agent import Agent, Arrays, probe

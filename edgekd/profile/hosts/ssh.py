@@ -13,7 +13,7 @@ from typing import IO
 
 from edgekd.errors import AccessError, ConnectionLostError, HostError, HostKeyError, RuntimeMissingError
 from edgekd.profile._process import JsonProcess
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.profile.hosts._base import Worker
 from edgekd.profile.hosts.address import Address
 from edgekd.profile.hosts.remote import RemoteWorker

@@ -24,7 +24,7 @@ from edgekd.export.tensorrt.request import BuildRequest
 from edgekd.export.tensorrt.trtexec import build_arguments, timing_arguments
 from edgekd.profile._client import Timed
 from edgekd.profile.board import Board
-from edgekd.profile.devices import Device, version_parts
+from edgekd.profile.device import Device, version_parts
 from edgekd.profile.hosts.agent import Agent, Arrays
 from edgekd.stage import fingerprint
 

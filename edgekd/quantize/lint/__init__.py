@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.quantize.lint import executed, placed
 from edgekd.quantize.lint.rules import Finding, findings, formats
 

@@ -17,6 +17,7 @@ from edgekd.catalog import OPSET
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
 WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}  # the axis of the weights' output channels
 FUSED = {"Relu", "Clip", "BatchNormalization"}  # with the convolution before them
+MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Slice", "Pad"}  # the same values in other places
 INTEGER_OPS = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 
 Fault = tuple[str, str]  # name of a node, what is wrong with it
@@ -58,6 +59,14 @@ class Graph:
     def source(self, node: Any, place: int) -> Any:
         """The node that makes an input of `node`, or None."""
         return self.maker.get(node.input[place]) if place < len(node.input) else None
+
+    def quantizers(self, name: str) -> Iterator[Any]:
+        """The QuantizeLinear of a tensor, moved or not."""
+        for reader in self.readers.get(name, []):
+            if reader.op_type == Q:
+                yield reader
+            elif reader.op_type in MOVES and reader.input[0] == name:
+                yield from self.quantizers(reader.output[0])
 
     def array(self, name: str) -> NDArray[Any] | None:
         return numpy_helper.to_array(self.tensors[name]) if name in self.tensors else None
@@ -237,12 +246,11 @@ def concatenations(graph: Graph) -> Iterator[Fault]:
         sources = [graph.source(node, place) for place in range(len(node.input))]
         if not all(graph._is(source, DQ) for source in sources):
             continue
-        found = {float(scale.flat[0]) for s in sources if (scale := graph.scale(s)) is not None}
-        found |= {
-            float(scale.flat[0])
-            for reader in graph.readers.get(node.output[0], [])
-            if reader.op_type == Q and (scale := graph.scale(reader)) is not None
-        }
+        quantizers = list(graph.quantizers(node.output[0]))
+        if not quantizers:  # it joins floats, and requantizes nothing
+            continue
+        scales = [graph.scale(end) for end in (*sources, *quantizers)]
+        found = {float(scale.flat[0]) for scale in scales if scale is not None}
         if len(found) > 1:
             yield node.name, f"its inputs and output have {len(found)} scales: each other one is requantized"
 

@@ -11,7 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from edgekd.errors import ConfigError
-from edgekd.profile.devices import Device
+from edgekd.profile.device import Device
 from edgekd.quantize._fake import WeightFakeQuantize
 from edgekd.quantize._torchao import (
     QuantizationAnnotation,

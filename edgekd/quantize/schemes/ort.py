@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgekd.profile.devices import Device, has_vnni
+from edgekd.profile.device import Device
+from edgekd.profile.machine import has_vnni
 from edgekd.quantize._fake import ActivationFakeQuantize
 from edgekd.quantize._torchao import QuantizationSpec, QuantizationSpecBase, SharedQuantizationSpec
 from edgekd.quantize.schemes._base import MOVE, RELU, Scheme, adds_activations, annotate, integer_weights, quantized

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edgekd.artifacts import ModelSpec
 from edgekd.errors import ModelError
@@ -66,9 +68,13 @@ def kernels(model: nn.Module) -> list[Tensor]:
 
 
 def loss_gradients(model: nn.Module, images: Tensor, labels: Tensor, differentiable: bool = False) -> list[Tensor]:
-    """Gradients of the mean cross-entropy with respect to `kernels(model)`."""
-    loss = F.cross_entropy(model(images), labels)
-    return list(torch.autograd.grad(loss, kernels(model), create_graph=differentiable))
+    """Gradients of the mean cross-entropy with respect to `kernels(model)`.
+
+    `differentiable` ones go through attention written out: its fused kernels have no second derivative.
+    """
+    with sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext():
+        loss = F.cross_entropy(model(images), labels)
+        return list(torch.autograd.grad(loss, kernels(model), create_graph=differentiable))
 
 
 def block_passes(model: nn.Module, images: Tensor) -> list[tuple[nn.Module, Tensor, Tensor]]:

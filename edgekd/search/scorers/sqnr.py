@@ -5,6 +5,10 @@
 z are the logits of one batch, z_q those with the weights of every convolution and linear layer rounded to INT8, a scale
 an output channel, and its inputs, a scale a tensor, both symmetric by their largest absolute value. It asks which
 architecture hands rounding errors on, before there are weights to ask.
+
+Not a term of the default scorer: on 500 cells of NAS-Bench-201 it ranks INT8 accuracy (Kendall's tau -.29) and what
+INT8 changes of FP32's accuracy (-.32) upside down, and params better (.55, .30) (`benchmarks/search_rank.py`). Deep
+cells of convolutions hand on more noise before training, and are those that training makes robust.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from edgekd.profile.token_operators import Linear
 from edgekd.search.spaces._rules import RULES
 
 if TYPE_CHECKING:
-    from edgekd.profile.devices import Device
+    from edgekd.profile.device import Device
 
 PATIENCE = 2000  # cheapest points of which one must be legal
 

@@ -1,16 +1,20 @@
-"""What `edgekd profile` found, on standard output."""
+"""What `edgekd profile` and `edgekd estimate` found, on standard output."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.render import emit, table
 from edgekd.report import units
 
+if TYPE_CHECKING:
+    from edgekd.profile.estimate import LatencyEstimate
+
 Row = Mapping[str, Any]
-SHOWN = 12  # blocks a table
+BLOCKS, KERNELS = 12, 5  # lines shown of a table
 
 
 def latency(rows: Sequence[Row], out: Path | None, as_json: bool) -> None:
@@ -74,8 +78,8 @@ def _details(row: Row, name: str) -> None:
             print(f"  {key} was {then}, and is {now}")
     if row["blocks"]:
         largest = sorted(row["blocks"], key=lambda block: -block["ms"])
-        lines = [[b["block"], str(b["layers"]), f"{b['ms']:.4f}", f"{b['share']:.1%}"] for b in largest[:SHOWN]]
-        rest = largest[SHOWN:]
+        lines = [[b["block"], str(b["layers"]), f"{b['ms']:.4f}", f"{b['share']:.1%}"] for b in largest[:BLOCKS]]
+        rest = largest[BLOCKS:]
         if rest:
             ms, share = sum(b["ms"] for b in rest), sum(b["share"] for b in rest)
             lines.append([f"{len(rest)} more", "", f"{ms:.4f}", f"{share:.1%}"])
@@ -86,3 +90,27 @@ def _details(row: Row, name: str) -> None:
 
 def _interval(bounds: Sequence[float] | None) -> str:
     return "-" if bounds is None else f"{bounds[0]:.4g} – {bounds[1]:.4g}"
+
+
+def estimates(found: Sequence[LatencyEstimate], as_json: bool) -> None:
+    """Estimated latencies, each with its band or the reasons why it has none, and the slowest kernels."""
+    if as_json:
+        emit([{**estimate.row(), "kernels": estimate.kernels} for estimate in found])
+        return
+    for estimate in found:
+        print(f"{estimate.artifact} on {estimate.target}, {estimate.precision}, batch {estimate.batch}")
+        if estimate.low_ms is not None and estimate.high_ms is not None:
+            band = f"{estimate.low_ms:.3g} to {estimate.high_ms:.3g} ms in {estimate.coverage:.0%} of cases"
+        else:
+            band = "how far off is not known: it is outside of what was fitted"
+        print(f"about {estimate.ms:.3g} ms, an estimate and no measurement; {band}")
+        for reason in estimate.outside:
+            print(f"  outside  {reason}")
+        bounds = Counter[str]()
+        for kernel in estimate.kernels:
+            bounds[kernel["bound"]] += kernel["ms"]
+        shares = ", ".join(f"{ms / estimate.ms:.0%} by {bound}" for bound, ms in bounds.most_common())
+        print(f"{len(estimate.kernels)} kernels, bound {shares}; at the device's highest clocks")
+        slowest = sorted(estimate.kernels, key=lambda kernel: -kernel["ms"])[:KERNELS]
+        lines = [[k["name"], " ".join(k["operators"]), f"{k['ms']:.3g}", k["bound"]] for k in slowest]
+        table("", {"slowest kernels": "left", "operators": "left", "ms": "right", "bound by": "left"}, lines)

@@ -1,72 +1,14 @@
-"""Results on standard output: tables for people, JSON for programs."""
+"""What the lists and their entries print: methods, scorers, spaces, targets, the machine."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.render import cell, emit, records, table
+
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from edgekd.profile.devices import Device, Figure
-
-
-def emit(record: Any) -> None:
-    print(json.dumps(record, indent=2, default=str))
-
-
-def records(items: Sequence[Any]) -> list[dict[str, Any]]:
-    """Dataclasses or mappings as plain dictionaries."""
-    return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else dict(item) for item in items]
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 140)
-
-
-def table(title: str, columns: Mapping[str, str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table; `columns` maps each heading to its alignment, left or right."""
-    from rich import box
-    from rich.table import Table
-
-    drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, align in columns.items():
-        drawn.add_column(heading, justify="right" if align == "right" else "left", overflow="fold")
-    for line in lines:
-        drawn.add_row(*line)
-    _console().print(drawn)
-
-
-def rows(items: Sequence[Any], as_json: bool, title: str = "") -> None:
-    """Any rows, one column a key."""
-    plain = records(items)
-    if as_json:
-        emit(plain)
-        return
-    plain = [{key: value for key, value in row.items() if key != "target"} for row in plain]  # catalogue: import string
-    columns = dict.fromkeys((key for row in plain for key in row), "left")
-    table(title, columns, [[cell(row.get(key)) for key in columns] for row in plain])
-
-
-def cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value)) or "-"
-    if isinstance(value, dict):
-        return " ".join(f"{key}={item}" for key, item in value.items()) or "-"
-    return str(value)
+    from edgekd.profile.device import Device, Figure
 
 
 def space(record: Mapping[str, Any], as_json: bool) -> None:
@@ -103,22 +45,6 @@ def point(record: Mapping[str, Any], as_json: bool) -> None:
         return
     print(record["genotype"])
     print(f"{record['params']:,} parameters, {record['macs']:,} MACs, depth {record['depth']}")
-
-
-def explanation(record: Mapping[str, Any], as_json: bool) -> None:
-    """Why a search ranks an architecture where it does."""
-    if as_json:
-        emit(record)
-        return
-    print(record["name"])
-    print(f"{record['params']:,} parameters, {record['macs']:,} MACs, depth {record['depth']}")
-    legal = f"breaks {record['breaks']}" if record["breaks"] else "holds every limit"
-    print(f"rank {record['rank']} of {record['of']}, score {record['score']:.4g}; {legal}\n")
-    rows = [[t["term"], f"{t['value']:.5g}", str(t["rank"])] for t in record["terms"]]
-    table("terms", {"term": "left", "value": "right", f"rank of {record['of']}": "right"}, rows)
-    rows = [[r["layer"], str(r["count"]), f"{r['ms']:.4f}", f"{r['share']:.0%}"] for r in record["layers"]]
-    columns = {"layer": "left", "times": "right", "ms": "right", "share": "right"}
-    table(f"latency {record['latency_ms']:.3g} ms, operator by operator", columns, rows)
 
 
 def method(record: Mapping[str, Any], as_json: bool) -> None:
@@ -237,110 +163,6 @@ def target(device: Device, as_json: bool) -> None:
             for r in found
         ]
         table("JetPack", dict.fromkeys(headings, "left"), lines)
-
-
-def plan(stages: Sequence[Any], out: Path, as_json: bool) -> None:
-    plain = records(stages)
-    if as_json:
-        emit(plain)
-        return
-    lines = []
-    for stage in plain:
-        estimate = "-" if stage["cached"] or stage["estimate_s"] is None else f"{stage['estimate_s']:.0f} s"
-        lines.append([stage["name"], "cached" if stage["cached"] else "to do", estimate, stage["note"]])
-    table(f"plan for {out}", {"stage": "left", "state": "left", "estimate": "right", "note": "left"}, lines)
-    known = [stage["estimate_s"] for stage in plain if not stage["cached"] and stage["estimate_s"] is not None]
-    print(f"about {sum(known):.0f} s; nothing was written")
-
-
-def report(record: Mapping[str, Any], run: Path, as_json: bool) -> None:
-    """The ledger, the latencies, what is to be said of quantization, the stages, and where the page is."""
-    if as_json:
-        emit(record)
-        return
-    from edgekd.report.terminal import latency_table, ledger_table, remark_lines
-
-    for key, drawn in (("ledger", ledger_table), ("latency", latency_table)):
-        if record.get(key):
-            _console().print(drawn(dict(record)))
-    for line in remark_lines(dict(record)):
-        _console().print(line)
-    stages = record.get("stages", [])
-    for stage in stages:
-        cost = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"
-        print(f"{stage['name']:<10} {cost}")
-    if stages and all(stage["cached"] for stage in stages):
-        print("every stage was there already: nothing was done")
-    page = run / "report.html"
-    print(f"report: {page}" if page.is_file() else f"run: {run}")
-
-
-def lint(record: Mapping[str, Any], as_json: bool) -> None:
-    """Counts, what is wrong, what stays float, and the word of NVIDIA's builder."""
-    if as_json:
-        emit(record)
-        return
-    print(f"{record['model']} for {record['target']} ({record['runtime']}): {record['line']}")
-    for problem in record["problems"]:
-        print(f"  wrong  {problem}")
-    for island in record["float_islands"]:
-        print(f"  float  {island}")
-    builder = record.get("builder", {})
-    if "skipped" in builder:
-        print(f"not built: {builder['skipped']}")
-    elif "refused" in builder:
-        print(f"  wrong  {builder['refused']}")
-    elif builder:
-        sm, size = builder["compute_capability"], builder["plan_bytes"] / 1e6
-        print(f"TensorRT-RTX {builder['version']} built it for sm_{sm} in {builder['seconds']:.1f} s: {size:.2f} MB")
-    print("nothing is wrong with it" if record["clean"] else "it will not run as it should")
-
-
-def engine(record: Mapping[str, Any], as_json: bool) -> None:
-    """Where an engine is, who built it, and what the builder warned of."""
-    if as_json:
-        emit(record)
-        return
-    runtime, sm = record["backend"], record["device"]["compute_capability"]
-    print(record["path"])
-    print(f"for sm_{sm} by {record['builder']}, loads in {runtime} {record['versions'][runtime]}")
-    print(f"{record['bytes'] / 1e6:.2f} MB in {record['seconds']:.1f} s; log: {record['build_log']}")
-    for warning in record["warnings"]:
-        print(f"  warned  {warning}")
-
-
-def commands(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """What to run on the target, for each TensorRT that it may have."""
-    if as_json:
-        emit(list(records))
-        return
-    for record in records:
-        print(f"# TensorRT {record['tensorrt']}")
-        if "refused" in record:
-            print(f"# {record['refused']}")
-        for key in ("build", "time"):
-            if key in record:
-                print(shlex.join(record[key]))
-
-
-def selection(record: Mapping[str, Any], as_json: bool) -> None:
-    """The samples to label, and where they stand."""
-    if as_json:
-        emit(record)
-        return
-    print(*record["selected"])
-    total = record["labelled"] + len(record["selected"])
-    print(f"wrote {record['path']}: {total} samples; label the last {len(record['selected'])}")
-    print(f"next: --set distill.labels={record['path']}")
-
-
-def artifact(item: Any, as_json: bool) -> None:
-    """Where an artifact is, and what it says of itself."""
-    record = item.to_json()
-    if as_json:
-        emit(record)
-    else:
-        print(record["path"])
 
 
 def checks(items: Sequence[Any], as_json: bool) -> None:

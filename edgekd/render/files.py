@@ -1,31 +1,72 @@
-"""What a bundle, an artifact's description and a comparison look like on standard output."""
+"""What is found about a file, and what is made of one."""
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekd.render import cell, emit, table
 
-if TYPE_CHECKING:
-    from edgekd.profile.estimate import LatencyEstimate
 
-SHOWN = 5  # kernels of an estimate
-
-
-def bundle(manifest: Mapping[str, Any], out: Path, as_json: bool) -> None:
-    """What is in a new bundle, and what to do with it."""
+def lint(record: Mapping[str, Any], as_json: bool) -> None:
+    """Counts, what is wrong, what stays float, and the word of NVIDIA's builder."""
     if as_json:
-        emit({"path": str(out), **manifest})
+        emit(record)
         return
-    print(f"{out}: {_names(manifest)} for {manifest['target']['name']}, {len(manifest['files'])} files")
-    print(f"next: edgekd verify {out}")
+    print(f"{record['model']} for {record['target']} ({record['runtime']}): {record['line']}")
+    for problem in record["problems"]:
+        print(f"  wrong  {problem}")
+    for island in record["float_islands"]:
+        print(f"  float  {island}")
+    builder = record.get("builder", {})
+    if "skipped" in builder:
+        print(f"not built: {builder['skipped']}")
+    elif "refused" in builder:
+        print(f"  wrong  {builder['refused']}")
+    elif builder:
+        sm, size = builder["compute_capability"], builder["plan_bytes"] / 1e6
+        print(f"TensorRT-RTX {builder['version']} built it for sm_{sm} in {builder['seconds']:.1f} s: {size:.2f} MB")
+    print("nothing is wrong with it" if record["clean"] else "it will not run as it should")
 
 
-def _names(record: Mapping[str, Any]) -> str:
-    return ", ".join(model["name"] for model in record["models"])
+def engine(record: Mapping[str, Any], as_json: bool) -> None:
+    """Where an engine is, who built it, and what the builder warned of."""
+    if as_json:
+        emit(record)
+        return
+    runtime, sm = record["backend"], record["device"]["compute_capability"]
+    print(record["path"])
+    print(f"for sm_{sm} by {record['builder']}, loads in {runtime} {record['versions'][runtime]}")
+    print(f"{record['bytes'] / 1e6:.2f} MB in {record['seconds']:.1f} s; log: {record['build_log']}")
+    for warning in record["warnings"]:
+        print(f"  warned  {warning}")
+
+
+def commands(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """What to run on the target, for each TensorRT that it may have."""
+    if as_json:
+        emit(list(records))
+        return
+    for record in records:
+        print(f"# TensorRT {record['tensorrt']}")
+        if "refused" in record:
+            print(f"# {record['refused']}")
+        for key in ("build", "time"):
+            if key in record:
+                print(shlex.join(record[key]))
+
+
+def selection(record: Mapping[str, Any], as_json: bool) -> None:
+    """The samples to label, and where they stand."""
+    if as_json:
+        emit(record)
+        return
+    print(*record["selected"])
+    total = record["labelled"] + len(record["selected"])
+    print(f"wrote {record['path']}: {total} samples; label the last {len(record['selected'])}")
+    print(f"next: --set distill.labels={record['path']}")
 
 
 def verified(record: Mapping[str, Any], as_json: bool) -> None:
@@ -104,27 +145,3 @@ def difference(record: Mapping[str, Any], as_json: bool) -> None:
     for row in record["latency"]:
         for warning in row["conditions"]["warnings"]:
             print(f"{row['artifact']}, batch {row['batch']}: {warning}")
-
-
-def estimates(found: Sequence[LatencyEstimate], as_json: bool) -> None:
-    """Estimated latencies, each with its band or the reasons why it has none, and the slowest kernels."""
-    if as_json:
-        emit([{**estimate.row(), "kernels": estimate.kernels} for estimate in found])
-        return
-    for estimate in found:
-        print(f"{estimate.artifact} on {estimate.target}, {estimate.precision}, batch {estimate.batch}")
-        if estimate.low_ms is not None and estimate.high_ms is not None:
-            band = f"{estimate.low_ms:.3g} to {estimate.high_ms:.3g} ms in {estimate.coverage:.0%} of cases"
-        else:
-            band = "how far off is not known: it is outside of what was fitted"
-        print(f"about {estimate.ms:.3g} ms, an estimate and no measurement; {band}")
-        for reason in estimate.outside:
-            print(f"  outside  {reason}")
-        bounds = Counter[str]()
-        for kernel in estimate.kernels:
-            bounds[kernel["bound"]] += kernel["ms"]
-        shares = ", ".join(f"{ms / estimate.ms:.0%} by {bound}" for bound, ms in bounds.most_common())
-        print(f"{len(estimate.kernels)} kernels, bound {shares}; at the device's highest clocks")
-        slowest = sorted(estimate.kernels, key=lambda kernel: -kernel["ms"])[:SHOWN]
-        lines = [[k["name"], " ".join(k["operators"]), f"{k['ms']:.3g}", k["bound"]] for k in slowest]
-        table("", {"slowest kernels": "left", "operators": "left", "ms": "right", "bound by": "left"}, lines)
