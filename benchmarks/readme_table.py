@@ -56,16 +56,18 @@ def resume(found: list[Line]) -> str:
 
 def search_rank(found: list[Line]) -> str:
     rows = []
-    whole = [line for line in found if "edgekd" in line["figures"]["rows"]]  # not of a few scorers alone
-    for line in {line["figures"]["table"]: line for line in whole}.values():
-        scorers = line["figures"]["rows"]
+    tables: dict[str, dict[str, Any]] = {}
+    for line in found:  # a later run may be of a few scorers alone
+        tables.setdefault(line["figures"]["table"], {}).update(line["figures"]["rows"])
+    networks = {line["figures"]["table"]: line["figures"]["networks"] for line in found}
+    for name, scorers in tables.items():
         published = {k: r for k, r in scorers.items() if not k.startswith(OWN) and "," not in k and "params" not in k}
         best = max(published, key=lambda key: published[key]["tau"])
         cells = [f"{scorers[key]['tau']:.3f}" if key in scorers else "-" for key in ("params", "diswot")]
         own, (low, high) = scorers["edgekd"], scorers["edgekd"]["tau_ci95"]
         cells.append(f"{best} {published[best]['tau']:.3f}")
         cells += [f"{own['tau']:.3f} ({low:.2f} to {high:.2f})", f"{own['rho']:.3f}"]
-        rows.append([f"{line['figures']['table']}, {line['figures']['networks']} networks", *cells])
+        rows.append([f"{name}, {networks[name]} networks", *cells])
     head = ["table", "params", "DisWOT", "best of the other published", "edgekd (95 %)", "edgekd, rho"]
     return (
         "Kendall's tau of training-free scores with published accuracies of trained networks, which are built and\n"

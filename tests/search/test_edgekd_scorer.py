@@ -59,7 +59,7 @@ def test_ranks_and_their_correlation():
     assert spearman(np.array([1.0, 1.0]), np.array([1.0, 2.0])) == 0.0
 
 
-def test_the_prior_is_params_and_half_of_macs_expressivity_and_width(measured, monkeypatch):
+def test_the_prior_is_params_half_of_expressivity_and_quarters_of_macs_and_width(measured, monkeypatch):
     monkeypatch.setattr(measured, "sign", -1.0)
     scorer = settled()
     scores = [scorer.score(point) for point in POINTS]
@@ -68,7 +68,7 @@ def test_the_prior_is_params_and_half_of_macs_expressivity_and_width(measured, m
     columns.append([p.expressivity / p.depth for p in POINTS])
     by_hand = sum(
         weight * np.log(mean_ranks(np.array(column, float)) / (len(POINTS) + 1))
-        for weight, column in zip((1, 0.5, 0.5, 0.5), columns, strict=True)
+        for weight, column in zip((1, 0.25, 0.5, 0.25), columns, strict=True)
     )
     assert [score.value for score in scores] == pytest.approx(by_hand)
 
