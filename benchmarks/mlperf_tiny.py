@@ -1,7 +1,7 @@
 """A published peer, side by side: MLPerf Tiny's ResNet-8 for CIFAR-10, INT8 by LiteRT, and a student of edgekd's.
 
     pip install ai-edge-litert
-    python benchmarks/mlperf_tiny.py DATA RUN [--epochs 60] [--space cifar-resnet] [--latency MS] [--set distill.views=16]
+    python benchmarks/mlperf_tiny.py DATA RUN [--epochs 60] [--space cifar-resnet] [--latency MS] [--set KEY=VALUE]
 
 The student is searched with no more MACs than the ResNet-8 (12.5 M) and less than its latency, distilled from the
 CIFAR-10 ResNet-56, quantized and exported by `edgekd compress RUN.yaml --out RUN`. This script writes RUN.yaml, once:
