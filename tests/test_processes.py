@@ -29,8 +29,8 @@ SETTINGS = {
     "target": "x86-cpu",
     "search.student": "resnet8",
     "teacher.name": "resnet8",
-    "teacher.train": {"epochs": 2, "lr": 0.01},
-    "distill": {"epochs": 2, "lr": 0.03, "views": 2, "ema": 0.9},
+    "teacher.train": {"epochs": 2, "lr": 0.01, "precision": "fp32"},
+    "distill": {"epochs": 2, "lr": 0.03, "views": 2, "ema": 0.9, "precision": "fp32"},
 }
 METHODS = {
     "replay": {"taid": {"alpha": 0.05}},  # what all processes have seen sets the target

@@ -15,7 +15,7 @@ from edgekd.data import Dataset
 from edgekd.data.augment import Augment, epoch_order
 from edgekd.data.loader import Plan
 from edgekd.distill.muon import Muon
-from edgekd.profile.machine import isa_features
+from edgekd.profile.machine import has_bf16
 
 
 def augmentation(config: TrainConfig, data: Dataset, seed: int) -> Augment:
@@ -27,7 +27,7 @@ def augmentation(config: TrainConfig, data: Dataset, seed: int) -> Augment:
 def autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
     """bf16 where the processor computes in it: emulated bf16 convolutions are ten times slower than fp32."""
     if config.precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else {"avx512_bf16", "amx_bf16"} & isa_features()
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16()
         return torch.bfloat16 if fast else None
     return torch.bfloat16 if config.precision == "bf16" else None
 

@@ -148,7 +148,7 @@ def test_live_and_replay_train_the_same_student(data: Dataset, teacher: ModelSpe
     """Epoch e sees view e in both modes, so only the fp16 rounding of the targets lies between them."""
     outs = {mode: tmp_path / mode for mode in ("live", "replay")}
     live, stored = (
-        load_checkpoint(run(out, data, teacher, NullProgress(), targets=mode, lr=0.003, epochs=2))
+        load_checkpoint(run(out, data, teacher, NullProgress(), targets=mode, lr=0.003, epochs=2, precision="fp32"))
         for mode, out in outs.items()
     )
     image = torch.randn(16, *data.input_shape)
@@ -356,7 +356,7 @@ def test_a_teacher_without_embeddings_serves_a_second_head(data: Dataset, teache
 
 def test_the_loss_of_a_mixed_batch(data: Dataset, tmp_path: Path) -> None:
     spec = student(data)
-    config = TrainConfig(batch_size=8, mixup=0.5)
+    config = TrainConfig(batch_size=8, mixup=0.5, precision="fp32")
     net = Tapped(build_random(spec, 0), spec.input_shape)
     trainer = Trainer(tmp_path, net, spec, CrossEntropy(), None, data, augmentation(config, data, 0), config, 0)
     samples = np.arange(8)
@@ -436,6 +436,6 @@ def test_divergence_is_an_error(data: Dataset, teacher: ModelSpec, tmp_path: Pat
 
 def test_bf16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for features, dtype in [({"avx2"}, None), ({"amx_bf16"}, torch.bfloat16)]:
-        monkeypatch.setattr("edgekd.distill.schedule.isa_features", lambda f=features: frozenset(f))
+        monkeypatch.setattr("edgekd.profile.machine.isa_features", lambda f=features: frozenset(f))
         assert autocast_dtype(TrainConfig(), torch.device("cpu")) is dtype
     assert autocast_dtype(TrainConfig(precision="fp32"), torch.device("cpu")) is None
