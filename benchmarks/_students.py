@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from _cifar100 import CIFAR100, SHAPE, short, teacher_of
-from safetensors.torch import save
 from torch import Tensor
 
 from edgekd.artifacts import Checkpoint, ModelSpec
@@ -24,12 +23,12 @@ from edgekd.config import DistillConfig, QuantizeConfig
 from edgekd.data import Dataset
 from edgekd.data.augment import normalise
 from edgekd.distill import distill
-from edgekd.models import build_model
+from edgekd.models import build_model, write_state
 from edgekd.profile import predict
 from edgekd.profile.devices import load_device
 from edgekd.progress import NullProgress
 from edgekd.quantize import CALIBRATION_BATCH, calibration_images, quantize
-from edgekd.stage import fingerprint, write_atomic
+from edgekd.stage import fingerprint
 from edgekd.tasks.classification import top1
 
 DEVICE = load_device("x86-cpu")
@@ -96,7 +95,7 @@ class Students:
             return Checkpoint.load(out)
         out.mkdir(parents=True, exist_ok=True)
         if net == "resnet56":
-            write_atomic(out / "model.safetensors", save(build_model(self.teacher).state_dict()))
+            write_state(build_model(self.teacher), out / "model.safetensors")
             Checkpoint(str(out), replace(self.teacher, weights=None)).save()
             return Checkpoint.load(out)
         config = DistillConfig(
