@@ -2,7 +2,7 @@
 
     python benchmarks/quantize.py DATA --store DIR [--modelopt PYTHON] [--nets resnet20,vit] [--qad-epochs 2]
 
-Of each of four CIFAR-100 students (`_students.py`): FP32; ONNX Runtime's static quantization as its documentation says
+Of each of the CIFAR-100 students (`_students.py`): FP32; ONNX Runtime's static quantization as its documentation says
 for this processor (Q/DQ, per channel, 7-bit weights where there is no VNNI); ModelOpt's, whose graphs are meant for
 TensorRT, made by the interpreter PYTHON, which has `pip install 'nvidia-modelopt[onnx]'` (left out without it); our PTQ
 and our QAD, which is trained however good PTQ is. All from one FP32 graph's weights and the same 512 images.

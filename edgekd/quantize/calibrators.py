@@ -12,7 +12,6 @@ from torch import Tensor
 from edgekd.quantize._torchao import HistogramObserver, MinMaxObserver
 
 SHARE = 0.9999  # of the values, inside the range of `percentile`
-LEVELS = 128  # of |x|, to which `entropy` quantizes
 STEP = 16  # bins between the thresholds it tries
 
 
@@ -41,17 +40,26 @@ class Percentile(_Threshold):
 
 
 class Entropy(_Threshold):
-    """The range whose quantized distribution is nearest to the clipped one: least KL divergence (Migacz, GTC 2017)."""
+    """The range whose quantized distribution is nearest to the clipped one: least KL divergence (Migacz, GTC 2017).
+
+    Zero has a level of its own in every range, so the zeros of a ReLU say nothing about which is best: left in, their
+    mass would make any loss look small, and the least range win. As NVIDIA's, the first bin counts as the second does.
+    """
 
     def threshold(self, counts: Tensor) -> int:
+        counts, affine = counts.clone(), self.qscheme == torch.per_tensor_affine
+        counts[0] = counts[1]
+        both = not affine or bool(self.min_val < 0 < self.max_val)  # signs share the levels
+        whole = self.quant_max - self.quant_min + 1
+        n = whole // 2 if both else whole
         best, kept = float("inf"), len(counts)
-        for bins in range(LEVELS, len(counts) + 1, STEP):
+        for bins in range(n, len(counts) + 1, STEP):
             inside = counts[:bins]
             reference = inside.clone()
             reference[-1] += counts[bins:].sum()
-            levels = torch.arange(bins) * LEVELS // bins
+            levels = torch.arange(bins) * n // bins
             filled = (inside > 0).double()
-            mass, width = (torch.zeros(LEVELS, dtype=torch.float64).index_add_(0, levels, x) for x in (inside, filled))
+            mass, width = (torch.zeros(n, dtype=torch.float64).index_add_(0, levels, x) for x in (inside, filled))
             quantized = (mass / width.clamp_min(1))[levels] * filled
             divergence = _kl(reference, quantized)
             if divergence < best:
