@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,13 @@ NETS = {
         {"img_size": 32, "patch_size": 4, "depth": 2, "embed_dim": 64, "num_heads": 4},
     ),
 }
+METHODS = "edgekd.distill.methods"
+HEAD = {"classifier": "fc", "width": 64, "num_classes": 10}
+# What dho and lelp ship: a head that mixes two, and one that sums subclasses.
+NETS |= {
+    "two heads": replace(RESNET, around={"class": f"{METHODS}.dho:DualHead", "kwargs": {**HEAD, "alpha": 0.4}}),
+    "subclasses": replace(RESNET, around={"class": f"{METHODS}.lelp:Subclassed", "kwargs": {**HEAD, "subclasses": 4}}),
+}
 
 
 def quantized(spec: ModelSpec, out: Path, scheme: str) -> tuple[Checkpoint, torch.Tensor]:
@@ -73,13 +81,21 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize("name", ["resnet8", pytest.param("densenet", marks=pytest.mark.slow), "mobilenetv3", "vit"])
-def test_it_exports_clean_and_computes_what_torch_does(name: str, tmp_path: Path) -> None:
-    checkpoint, images = quantized(NETS[name], tmp_path / "q", "tensorrt")
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        *((name, "tensorrt") for name in ("resnet8", "mobilenetv3", "vit", "two heads", "subclasses")),
+        *((name, "ort") for name in ("two heads", "subclasses")),
+        pytest.param("densenet", "tensorrt", marks=pytest.mark.slow),
+    ],
+)
+def test_it_exports_clean_and_computes_what_torch_does(name: str, scheme: str, tmp_path: Path) -> None:
+    checkpoint, images = quantized(NETS[name], tmp_path / "q", scheme)
     path = tmp_path / "int8.onnx"
     export_quantized(checkpoint, path, opset_for(None, checkpoint.scheme))
-    report = lint(path, "tensorrt")
+    report = lint(path, SCHEMES[scheme].runtime)
     assert not report.problems, report.problems
+    assert report.conv[0] > 0
     with torch.no_grad():
         assert cosine(run(path, images), convert(checkpoint)(images).numpy()) > 0.999
 
