@@ -1,7 +1,10 @@
 """The `ort` scheme on a small net: where Q/DQ goes, its arithmetic, and what ONNX Runtime makes of it."""
 
+from copy import deepcopy
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -9,6 +12,7 @@ from safetensors.torch import save_file
 
 from edgekd.artifacts import Checkpoint, ModelSpec
 from edgekd.errors import ModelError
+from edgekd.export import export_fp32
 from edgekd.models import build_model
 from edgekd.quantize import convert, export_quantized, lint
 from edgekd.quantize._fake import ActivationFakeQuantize, WeightFakeQuantize
@@ -168,3 +172,48 @@ def test_a_model_that_cannot_be_traced_is_named_with_its_line():
 
     with pytest.raises(ModelError, match=r"(?s)Branches cannot be traced.*test_ort_scheme\.py:\d+: return x \* 2 if"):
         prepare(Branches(), (3, 8, 8), Ort(7))
+
+
+@pytest.mark.parametrize(
+    ("channels", "out", "kernel", "stride", "filled"),
+    [
+        (3, 16, 3, 1, 4),
+        (1, 16, 3, 1, 4),
+        (6, 32, 3, 2, 8),
+        (4, 16, 3, 1, 4),  # as many as wanted
+        (3, 12, 3, 1, 3),  # no direct kernel
+        (3, 16, 4, 4, 3),  # patches
+        (3, 16, 1, 1, 3),
+    ],
+)
+def test_channels_of_an_image_are_filled_up_and_nothing_else_changes(
+    tmp_path, monkeypatch, channels, out, kernel, stride, filled
+):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(channels, out, kernel, stride), torch.nn.ReLU(), torch.nn.Conv2d(out, 5, 1)
+    )
+    images = torch.randn(8, channels, 16, 16)
+    prepared = prepare(net.eval(), (channels, 16, 16), Ort(7))
+    calibrate(prepared, [images])
+    graphs = {name: tmp_path / f"{name}.onnx" for name in ("padded", "plain")}
+    for name, path in graphs.items():
+        if name == "plain":
+            monkeypatch.setattr("edgekd.quantize.schemes.ort.pad_channels", lambda model: None)
+        scheme = Ort(7)
+        export_fp32(scheme.convert(deepcopy(prepared)), path, (channels, 16, 16), 18, finish=scheme.finish)
+    model = onnx.load(graphs["padded"])
+    onnx.checker.check_model(model, full_check=True)
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    weights = next(node for node in model.graph.node if conv.input[1] in node.output).input[0]
+    assert shapes[weights][1] == filled
+    assert [node.op_type for node in model.graph.node].count("Pad") == (filled != channels)
+    assert tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]) == (channels, 16, 16)
+    found = [
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"images": images[:n].numpy()})
+        for path in map(str, graphs.values())
+        for n in (1, 8)
+    ]
+    assert np.array_equal(found[0][0], found[2][0]) and np.array_equal(found[1][0], found[3][0])
+    assert not lint(graphs["padded"]).problems

@@ -23,7 +23,7 @@ from edgekd.profile.machine import has_vnni
 from edgekd.quantize._fake import ActivationFakeQuantize
 from edgekd.quantize._torchao import QuantizationSpec, QuantizationSpecBase, SharedQuantizationSpec
 from edgekd.quantize.schemes._base import MOVE, RELU, Scheme, adds_activations, annotate, integer_weights, quantized
-from edgekd.quantize.schemes._onnx import name_global_pools, round_gemm_biases, transpose_weights
+from edgekd.quantize.schemes._onnx import name_global_pools, pad_channels, round_gemm_biases, transpose_weights
 
 
 class Ort(Scheme):
@@ -58,6 +58,7 @@ class Ort(Scheme):
 
     def finish(self, model: Any) -> None:
         name_global_pools(model)
+        pad_channels(model)
         transpose_weights(model)
         round_gemm_biases(model)
 
