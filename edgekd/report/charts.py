@@ -287,7 +287,10 @@ def training(history: Sequence[dict[str, Any]]) -> str:
 
 
 def mixed(found: dict[str, Any], fp32_top1: float) -> str:
-    """Validation top-1 against latency of every assignment that was measured, the front, the chosen one and FP32."""
+    """Validation top-1 against latency of every assignment that was measured, the front, the chosen one and FP32.
+
+    The front counts the KL as well, so a point of it may lie below another here.
+    """
     with _figure("mixed", 3.1) as (figure, out):
         ax = figure.subplots()
         ax.grid(True)
@@ -298,7 +301,7 @@ def mixed(found: dict[str, Any], fp32_top1: float) -> str:
         ax.axhline(100 * fp32_top1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label="FP32")
         ax.plot(*zip(*places(found["points"]), strict=True), "o", color=SOFT, markersize=4.5, label="measured")
         front = places(found["front"])
-        ax.plot(*zip(*front, strict=True), color=SOFT, linewidth=0.9, drawstyle="steps-post", label="front")
+        ax.plot(*zip(*front, strict=True), "o", color=INK, markersize=4.5, label="front")
         ax.plot(*places([found["chosen"]])[0], "*", color=ACCENT, markersize=13, label="chosen")
         for point, place in zip(found["front"], front, strict=True):
             count, above = str(len(point["kept_float"])), 9 if point == found["chosen"] else 7

@@ -20,6 +20,7 @@ from edgekd.data import Dataset
 from edgekd.distill import distill
 from edgekd.distill.methods._base import Batch, Network, Outputs, Setup
 from edgekd.distill.methods._combined import make_method
+from edgekd.distill.methods._logits import kl
 from edgekd.distill.methods._pool import Selection, mean_of, mix_distribution
 from edgekd.distill.methods.kd3 import KD3
 from edgekd.distill.streams import with_streams
@@ -88,11 +89,25 @@ def test_terms_by_hand() -> None:
 def test_the_student_has_its_say_after_the_warm_up() -> None:
     method, _, ours, theirs, batch = prepared(warm=0.5, contrast=0.0)
     student = method.classifiers[0](method.projector(ours.embeddings)).softmax(1)
-    for step, p in ((4, theirs.logits.softmax(1)), (5, (theirs.logits.softmax(1) + student) / 2)):
+    alone, both = theirs.logits.softmax(1), (theirs.logits.softmax(1) + student) / 2
+    for step, p in ((7, alone), (8, both)):  # of four steps a pass; the third begins after half of the ten
         method.loss(ours, theirs, batch, step)
         method.after_step(step)
         assert torch.allclose(method.selection.confidence[:8], p.max(1).values)
         assert torch.equal(method.selection.predicted[:8], p.argmax(1))
+
+
+def test_the_student_counts_a_pass_after_it_is_first_seen() -> None:
+    method, _, ours, theirs, batch = prepared(warm=0.5, contrast=0.0, feature=0.0)
+    alone = theirs.logits.softmax(1)
+    method.selection.limits.fill_(alone.max(1).values.min())  # what the teacher alone is sure enough of
+    logits = method.classifiers[0](method.projector(ours.embeddings))
+    rows = kl(F.log_softmax(logits / 4, 1), F.log_softmax(theirs.logits / 4, 1)) * 16
+    sure = ((alone + logits.softmax(1)) / 2).max(1).values >= method.selection.limits[0]
+    assert 0 < sure.sum() < 8
+    for step, kept in ((8, torch.ones(8)), (12, sure.float())):
+        found = method.loss(ours, theirs, batch, step)["kd3"]
+        assert found.item() == pytest.approx((rows * kept).sum().item() / kept.sum().item(), rel=1e-4)
 
 
 def test_the_plain_student_has_the_shared_classifier() -> None:

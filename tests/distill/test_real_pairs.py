@@ -53,7 +53,7 @@ def data() -> Dataset:
 def test_two_epochs(name: str, pair: str, data: Dataset, tmp_path: Path) -> None:
     teacher = ModelSpec("edgekd", "resnet56", 100, SHAPE, {"shortcut": "B"}, weights=str(TEACHER), **NORM)
     needs, choice = METHODS[name].needs, {name: OPTIONS[name]} if name in OPTIONS else name
-    config = DistillConfig(epochs=2, views=2, batch_size=64, method=choice)
+    config = DistillConfig(epochs=2, views=2, batch_size=64, lr=0.02, method=choice)
     if "unlabelled" in needs:
         config = config.model_copy(update={"labels": 0.5})
     if "pool" in needs:

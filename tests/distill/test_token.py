@@ -10,6 +10,7 @@ from making_features import DISTILLED_VIT, SLIM_CNN, VIT, WIDE_CNN, batch, outpu
 from torch import nn
 
 from edgekd.distill.methods._base import Outputs, Setup, Side
+from edgekd.distill.methods._heads import same_logits
 from edgekd.distill.methods.kd import kd_loss
 from edgekd.distill.methods.token import DistillationToken
 from edgekd.errors import ConfigError
@@ -67,6 +68,17 @@ def test_a_student_with_one_head_is_refused_in_the_first_batch() -> None:
     single = Outputs(student.classifier(given.embeddings), given.features, given.embeddings)
     with pytest.raises(ConfigError, match="no distillation token"):
         method.loss(single, outputs(side(WIDE_CNN), 1), batch(), 0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 30.0])
+def test_one_head_is_told_from_two_in_bf16_too(scale: float) -> None:
+    torch.manual_seed(0)
+    one, other, x = nn.Linear(64, 100), nn.Linear(64, 100), scale * torch.randn(32, 64).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits, second = one(x).float(), other(x).float()
+    alone = one(x.float()).detach()
+    assert same_logits(alone, logits) and not torch.equal(alone, logits)
+    assert not same_logits(alone, (logits + second) / 2)
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -44,6 +44,12 @@ def test_the_front_has_no_point_that_another_beats():
     assert found.to_json()["front"][0]["latency_ms"] == 2.0
 
 
+def test_of_equal_top1_the_lower_kl_stays_and_costs():
+    fast, near, worse = Point((), 0.7, 0.3, 1.0), Point(("a",), 0.7, 0.2, 1.1), Point(("b",), 0.7, 0.25, 1.2)
+    below = Point(("a", "b"), 0.69, 0.1, 1.3)
+    assert mixed.front([below, worse, near, fast, fast]) == [fast, fast, near, below]
+
+
 def test_steps_are_dense_where_few_layers_are_float():
     counts = mixed.steps(52)
     assert counts[:4] == [0, 1, 2, 3] and counts[-1] == 52 and len(counts) <= mixed.STEPS + 1

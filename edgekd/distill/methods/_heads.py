@@ -40,12 +40,16 @@ def detached_copy(student: nn.Module, classifier: nn.Module) -> tuple[nn.Module,
     return deepcopy(student).eval(), name
 
 
+def same_logits(a: Tensor, b: Tensor) -> bool:
+    """Whether [B, K] and [B, K] differ by no more than the rounding of a bf16 network, whatever their size."""
+    return bool((a - b).norm() <= 0.05 * b.norm() + 1e-3)
+
+
 def check_one_head(outputs: Outputs, classifier: nn.Module, method: str, whose: str = "student") -> None:
     """Raises ConfigError unless the classifier gives the logits alone: of two heads one cannot be replaced."""
     assert outputs.embeddings is not None
     with torch.no_grad():
-        own = classifier(outputs.embeddings.float())
-        if not torch.allclose(own, outputs.logits.float(), rtol=1e-2, atol=1e-2):
+        if not same_logits(classifier(outputs.embeddings.float()), outputs.logits.float()):
             raise ConfigError(
                 f"distill.method {method}: the {whose}'s logits are made of more than one classifier",
                 f"Use a {whose} with one head, such as deit_tiny_patch16_224, or another method: kd, token.",

@@ -32,6 +32,10 @@ class Selection(nn.Module):
         """1.0 for what counts, else 0.0, [B]."""
         return (confidence >= self.limits[predicted]).float()
 
+    def steps(self, images: int) -> int:
+        """Of a pass through the pool, with `images` in each."""
+        return max(1, len(self.confidence) // images)
+
     def see(self, samples: np.ndarray, confidence: Tensor, predicted: Tensor) -> None:
         self._seen.append((torch.from_numpy(samples).to(confidence.device), confidence, predicted))
 
@@ -42,7 +46,7 @@ class Selection(nn.Module):
             self.confidence[samples], self.predicted[samples] = confidence, predicted
             images += len(samples)
         self._seen.clear()
-        if images and (step + 1) % max(1, len(self.confidence) // images) == 0:
+        if images and (step + 1) % self.steps(images) == 0:
             self.rank()
 
     def rank(self) -> None:

@@ -7,8 +7,10 @@ own classifier, which the student shares, the student's logits are s = W phi(f_s
         + contrast InfoNCE(phi(f_s(x)), phi(f_s(x'))).
 
 Selection: an image's confidence w_i is the largest of (softmax(t) + softmax(s)) / 2, of the teacher's alone in the
-first `warm` of the run; of every class that this predicts, the `keep` most confident of the pool count, by what was
-last seen of each image, ranked anew after every pass. The others take part in the step and in nothing of its loss.
+passes through the pool that begin in the first `warm` of the run; of every class that this predicts, the `keep` most
+confident of the pool count, by what was last seen of each image, ranked anew after every pass. Where the student comes
+in, it counts a pass after it is first seen: by the ranks of the teacher alone, next to none would be confident enough.
+The others take part in the step and in nothing of its loss.
 MixDistribution: x' has the means and deviations of its channels mixed with those of another image of the batch by a
 share from Beta(a, a), a = 0.1 (as MixStyle, Zhou et al. 2021, which mixes feature maps), and x is to be found again
 among the x' of the batch.
@@ -21,6 +23,7 @@ test images are the data's. A confident teacher is no proof that an image belong
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -95,11 +98,12 @@ class KD3(Method):
         projected = self.projector(ours)
         logits, answers = shared(projected), teacher.logits.float()
         p = answers.softmax(1)
-        if step >= self.warm * self.steps:
-            p = (p + logits.detach().softmax(1)) / 2
-        confidence, predicted = p.max(1)
+        both = (p + logits.detach().softmax(1)) / 2
+        length = self.selection.steps(len(p))
+        turn, first = step // length, math.ceil(self.warm * self.steps / length)
+        confidence, predicted = (both if turn > first else p).max(1)
         kept = self.selection.counts(confidence, predicted)
-        self.selection.see(batch.samples, confidence, predicted)
+        self.selection.see(batch.samples, *(both if turn >= first else p).max(1))
         rows = kl(F.log_softmax(logits / self.temperature, 1), F.log_softmax(answers / self.temperature, 1))
         apart = (projected - theirs).square().mean(1)
         terms = {
