@@ -66,3 +66,11 @@ def test_temperature_stays_without_a_schedule() -> None:
 def test_half_a_schedule_is_an_error(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="distill.method kd: (temperature_end|anneal)"):
         KD(**options)
+
+
+def test_zscore_has_the_authors_weights() -> None:
+    student, teacher, labels = random_rows()
+    terms = run(prepared(KD(zscore=True)), student, teacher, labels)
+    assert terms["kd"].item() == pytest.approx(9 * kd_loss(student, teacher, 2.0, zscore=True).item(), rel=1e-6)
+    assert terms["ce"].item() == pytest.approx(0.1 * torch.nn.functional.cross_entropy(student, labels).item())
+    assert KD(temperature=4.0, zscore=True).temperature == 4.0

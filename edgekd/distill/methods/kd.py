@@ -2,7 +2,8 @@
 
 L = (1 - alpha) CE(s, y) + alpha T^2 KL(softmax(t / T) || softmax(s / T)), batch mean.
 With `zscore` each row is first standardised, z -> (z - mean) / std (Sun et al. 2024, algorithm 1): the student then
-has to match the teacher's ranking and shape, not its scale.
+has to match the teacher's ranking and shape, not its scale. The KL of such rows is small and gives the logits no size:
+as theirs, T is 2 then and the KL counts ten times, which with alpha 0.9 are their weights, 0.1 and 9.
 
 With `temperature_end` T moves from `temperature` to it over the first `anneal_share` of the run, all of it by default:
 in a line as Annealing-KD does towards 1 (Jafari et al. 2021, arXiv 2104.07163) or along the half cosine of CTKD's
@@ -19,6 +20,8 @@ from edgekd.distill.methods._base import Batch, Setup
 from edgekd.distill.methods._logits import LogitMethod, positive, share
 from edgekd.distill.methods._schedules import cosine, progress, run_steps
 from edgekd.errors import ConfigError
+
+ZSCORE = 10.0  # times the KL of standardised logits
 
 
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0, zscore: bool = False) -> Tensor:
@@ -37,11 +40,14 @@ def standardise(logits: Tensor) -> Tensor:
 
 
 class KD(LogitMethod):
-    """Raises ConfigError where a schedule is named wrong, or given without the temperature that it ends at."""
+    """`temperature` is 4 by default, 2 with `zscore`.
+
+    Raises ConfigError where a schedule is named wrong, or given without the temperature that it ends at.
+    """
 
     def __init__(
         self,
-        temperature: float = 4.0,
+        temperature: float | None = None,
         alpha: float = 0.9,
         zscore: bool = False,
         label_smoothing: float = 0.0,
@@ -50,6 +56,8 @@ class KD(LogitMethod):
         anneal: str = "cosine",
     ) -> None:
         super().__init__(label_smoothing)
+        if temperature is None:
+            temperature = 2.0 if zscore else 4.0
         positive(self, temperature=temperature)
         share(self, alpha=alpha, anneal_share=anneal_share)
         if anneal not in ("cosine", "linear"):
@@ -71,7 +79,8 @@ class KD(LogitMethod):
             self.steps = run_steps(self, setup, "anneal_share")
 
     def terms(self, student: Tensor, teacher: Tensor, batch: Batch, step: int) -> dict[str, Tensor]:
-        return {"kd": self.alpha * kd_loss(student, teacher, self.temperature_at(step), self.zscore)}
+        weight = self.alpha * (ZSCORE if self.zscore else 1.0)
+        return {"kd": weight * kd_loss(student, teacher, self.temperature_at(step), self.zscore)}
 
     def temperature_at(self, step: int) -> float:
         if self.temperature_end is None:
