@@ -13,6 +13,7 @@ from edgekd.distill.methods._base import Batch, Method, Outputs, Side
 
 CNNS = ("fitnet", "at", "vid", "ofd", "reviewkd", "cwd", "mgd", "simkd", "ofakd", "mimic", "srrl")
 CNNS += ("crd", "sp", "rkd", "pkt", "trg")
+CONVOLVE = ("reviewkd", "mgd", "simkd", "vid", "ofakd")  # adapters of several convolutions run as the networks do
 SAME = {f"layer{i}": (c, s, s) for i, c, s in ((1, 4, 8), (2, 8, 4), (3, 12, 2))}
 PAIRS = {
     "narrower CNN": (SAME, WIDE_CNN),
@@ -69,7 +70,8 @@ def test_batch_order_autocast_and_checkpoints_do_not_matter(name: str, student, 
     assert total(method, reorder(ours, order), reorder(theirs, order), moved).item() == pytest.approx(loss, rel=1e-4)
 
     with torch.autocast("cpu", torch.bfloat16):
-        assert total(method, ours, theirs, given).item() == pytest.approx(loss, rel=1e-5)
+        rel = 0.05 if name in CONVOLVE else 1e-5
+        assert total(method, ours, theirs, given).item() == pytest.approx(loss, rel=rel)
     features = {tap: x.bfloat16() for tap, x in ours.features.items()}
     half = Outputs(ours.logits.bfloat16(), features, ours.embeddings.bfloat16())
     assert total(method, half, theirs, given).item() == pytest.approx(loss, rel=0.1)

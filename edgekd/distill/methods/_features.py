@@ -132,7 +132,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def full_precision(loss: Loss) -> Loss:
-    """`loss` with autocast off: Grams, squared distances and sums over maps lose too much in bf16."""
+    """`loss` with autocast off: Grams, squared distances and sums over maps lose too much in bf16.
+
+    Not for a method whose adapters convolve whole maps, which take twice as long so: it casts what they give instead.
+    """
 
     @functools.wraps(loss)
     def run(self: Any, student: Outputs, *rest: Any, **named: Any) -> dict[str, Tensor]:

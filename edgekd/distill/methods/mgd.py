@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
 from edgekd.distill.methods._counter import uniform
-from edgekd.distill.methods._features import Pair, full_precision, pair_taps, paired_maps, same_size, seeded
+from edgekd.distill.methods._features import Pair, pair_taps, paired_maps, same_size, seeded
 from edgekd.errors import ConfigError
 
 
@@ -52,9 +52,8 @@ class MaskedGeneration(Method):
         draw = uniform(self.seed, step, samples, shape[0] * shape[1] * shape[2])
         return (draw >= self.ratio).view(-1, *shape).to(x.dtype)
 
-    @full_precision
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
         ours, theirs = same_size(*paired_maps(self.pairs, student, teacher)[0])
         ours = self.align(ours)
-        generated = self.generate(ours * self.visible(ours, batch, step))
+        generated = self.generate(ours * self.visible(ours, batch, step)).float()
         return {"mgd": self.weight * (generated - theirs).square().sum() / len(theirs)}

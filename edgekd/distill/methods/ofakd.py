@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
-from edgekd.distill.methods._features import full_precision, leading_tokens, seeded
+from edgekd.distill.methods._features import leading_tokens, seeded
 from edgekd.errors import ConfigError
 from edgekd.models.vit import Block
 
@@ -70,7 +70,6 @@ class OneForAll(Method):
                 for after, shape in zip(reversed(range(len(self.taps))), setup.student.shapes.values(), strict=True)
             )
 
-    @full_precision
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
         assert teacher is not None and student.features is not None
         features = [student.features[tap].float() for tap in self.taps]

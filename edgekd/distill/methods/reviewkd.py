@@ -21,7 +21,6 @@ from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
 from edgekd.distill.methods._features import (
     Pair,
     embeddings,
-    full_precision,
     pair_taps,
     paired_maps,
     seeded,
@@ -86,7 +85,6 @@ class ReviewKD(Method):
                 Fusion(ours, width, theirs, deepest=i == len(levels) - 1) for i, (ours, theirs) in enumerate(levels)
             )
 
-    @full_precision
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
         last = tuple(x[:, :, None, None] for x in embeddings(student, teacher))
         levels = [*paired_maps(self.pairs, student, teacher), (last[0], last[1])]
@@ -94,5 +92,5 @@ class ReviewKD(Method):
         deeper: Tensor | None = None
         for fusion, (ours, theirs) in zip(reversed(self.fusions), reversed(levels), strict=True):
             reviewed, deeper = fusion(ours, deeper, theirs.shape[2:])
-            terms.append(hcl(reviewed, theirs))
+            terms.append(hcl(reviewed.float(), theirs))
         return {"reviewkd": self.weight * warmup(step, self.steps, self.warmup) * torch.stack(terms).sum()}

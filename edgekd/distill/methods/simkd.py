@@ -24,7 +24,6 @@ from edgekd.distill.methods._features import (
     embeddings,
     fold,
     frozen,
-    full_precision,
     leading_tokens,
     map_shape,
     pair_taps,
@@ -120,7 +119,6 @@ class SimKD(Method):
         with seeded(setup.seed):
             self.projector = projector(*channels)
 
-    @full_precision
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
         ours, theirs = paired_maps(self.pairs, student, teacher)[0]
         if not self.checked:
@@ -129,7 +127,7 @@ class SimKD(Method):
                 raise ConfigError(*UNFIT)
         self.checked = True
         ours, theirs = same_size(ours, theirs)
-        ours = self.projector(ours)
+        ours = self.projector(ours).float()
         logits = self.classifiers[0].to(ours.device)(ours.mean((2, 3)))
         ce = hard_loss(logits, batch.labels, self.label_smoothing)
         return {"ce": self.alpha * ce, "simkd": F.mse_loss(ours, theirs)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill.methods._base import Batch, Method, Outputs, Setup
-from edgekd.distill.methods._features import Pair, full_precision, pair_taps, paired_maps, same_size, seeded
+from edgekd.distill.methods._features import Pair, pair_taps, paired_maps, same_size, seeded
 
 EPSILON = 1e-5
 
@@ -56,7 +56,6 @@ class VariationalInformation(Method):
         with seeded(setup.seed):
             self.models = nn.ModuleList(Gaussian(p.c_student, p.c_teacher, self.variance) for p in self.pairs)
 
-    @full_precision
     def loss(self, student: Outputs, teacher: Outputs | None, batch: Batch, step: int) -> dict[str, Tensor]:
         maps = [same_size(*pair) for pair in paired_maps(self.pairs, student, teacher)]
         terms = [model(ours, theirs) for model, (ours, theirs) in zip(self.models, maps, strict=True)]
