@@ -173,7 +173,7 @@ class Trainer:
         images = self._normalised(self.data.train.images[:size])
 
         def forward() -> Tensor:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            with self._autocast():
                 outputs = self.student(images)
             return outputs.logits.square().mean()
 
@@ -225,17 +225,24 @@ class Trainer:
             teacher = self.targets(batch) if stored else gather(self.targets(own))
         self._seed(part, 1 + processes.rank())  # dropout differs between the shares
         images = self._normalised(own.pixels)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with self._autocast():
             outputs = self.student(images)
         outputs = gather(outputs)
         self._seed(part)
-        terms = self.method.loss(outputs, teacher, batch, self.step)
+        terms = self._loss(outputs, teacher, batch)
         if batch.partners is None or isinstance(batch.mix, Tensor):  # the method has mixed the terms
             return terms
         self._seed(part)
         others = Batch(batch.pixels, batch.partners, batch.samples, batch.view)
-        second = self.method.loss(outputs, teacher, others, self.step)
+        second = self._loss(outputs, teacher, others)
         return {key: batch.mix * term + (1 - batch.mix) * second[key] for key, term in terms.items()}
+
+    def _loss(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        with self._autocast():  # for adapters that convolve; methods turn it off where it would cost accuracy
+            return self.method.loss(student, teacher, batch, self.step)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _normalised(self, pixels: Pixels) -> Tensor:
         images = normalise(pixels, self.mean, self.std).to(self.device)
