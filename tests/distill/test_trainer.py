@@ -242,7 +242,7 @@ def test_embeddings_are_stored_and_train_as_live_ones(data: Dataset, teacher: Mo
 
 
 def test_what_ships_around_the_student_is_built_again(data: Dataset, teacher: ModelSpec, tmp_path: Path) -> None:
-    changes = {"method": "making_methods:Shipping", "epochs": 1, "ema": None}
+    changes = {"method": "making_methods:Shipping", "epochs": 2, "lr": 0.01, "ema": None}
     checkpoint = run(tmp_path / "a", data, teacher, NullProgress(), **changes)
     again = load_checkpoint(Checkpoint.load(tmp_path / "a"))
     assert checkpoint.spec.around == {"class": "making_methods:Shifted", "kwargs": {"label": 0}}
