@@ -222,7 +222,8 @@ class Trainer:
         teacher = None
         if self.targets is not None:
             stored = isinstance(self.targets, ReplayTargets)
-            teacher = self.targets(batch) if stored else gather(self.targets(own))
+            with self._autocast():  # a live teacher in the student's precision
+                teacher = self.targets(batch) if stored else gather(self.targets(own))
         self._seed(part, 1 + processes.rank())  # dropout differs between the shares
         images = self._normalised(own.pixels)
         with self._autocast():
