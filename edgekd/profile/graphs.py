@@ -9,6 +9,7 @@ attention, the operators are the exporter's, in float. The values are random, wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -46,6 +47,8 @@ def build_copies(op: Operator, copies: int, precision: Precision) -> bytes:
     graph = _Graph(precision)
     if isinstance(op, ops.Pool):
         return _pools(graph, op, copies)
+    if graph.int8 and isinstance(op, ops.Conv):
+        op = replace(op, c_in=ops.direct_channels(op.c_in, op.c_out, op.kernel, op.stride, op.groups))
     start = tensor = graph.quantized_input("x", op.shape)
     for i in range(copies):
         if isinstance(op, ops.Add | ops.Sum):
@@ -102,6 +105,7 @@ class _Graph:
         self.quantized: dict[str, str] = {}  # float tensor -> the uint8 tensor it was made from
         self.rounded: dict[str, str] = {}  # float tensor -> itself through Q and DQ
         self.signed: set[str] = set()  # float tensors whose zero point lies in the middle
+        self.images: dict[str, str] = {}  # float tensor -> the input that it is, rounded
 
     def run(self, op: Operator, *x: str) -> str:
         """The output of an operator on tensors `x`: rounded already, but for tokens that are joined with others."""
@@ -143,7 +147,11 @@ class _Graph:
 
     def input(self, name: str, shape: Shape) -> str:
         self._io(self.inputs, name, "FLOAT", shape)
-        return self._requantize(name, signed=True) if self.int8 else name
+        if not self.int8:
+            return name
+        x = self._requantize(name, signed=True)
+        self.images[x] = name
+        return x
 
     def quantized_input(self, name: str, shape: Shape) -> str:
         self._io(self.inputs, name, "UINT8" if self.int8 else "FLOAT", shape)
@@ -182,8 +190,12 @@ class _Graph:
         return content
 
     def _conv(self, x: str, op: ops.Conv | tok.Patches, pads: Sequence[int], groups: int) -> str:
-        fan_in = op.c_in // groups * op.kernel**2
-        weight = self.random.standard_normal((op.c_out, op.c_in // groups, op.kernel, op.kernel))
+        c_in = op.c_in
+        if x in self.images:
+            c_in = ops.direct_channels(op.c_in, op.c_out, op.kernel, op.stride, groups)
+            x = self._filled(x, c_in - op.c_in)
+        fan_in = c_in // groups * op.kernel**2
+        weight = self.random.standard_normal((op.c_out, c_in // groups, op.kernel, op.kernel))
         return self._node(
             "Conv",
             [x, self._weight(weight * (2 / fan_in) ** 0.5), self._bias(op.c_out)],
@@ -192,6 +204,13 @@ class _Graph:
             pads=list(pads),
             group=groups,
         )
+
+    def _filled(self, x: str, channels: int) -> str:
+        """An image with as many more channels of zeros, rounded after."""
+        if channels == 0:
+            return x
+        ends = self._constant(np.array([0, 0, 0, 0, 0, channels, 0, 0], np.int64))
+        return self._requantize(self._node("Pad", [self.images[x], ends]), signed=True)
 
     def _pool(self, x: str, op: ops.Pool) -> str:
         window = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": [op.padding] * 4}

@@ -82,6 +82,21 @@ class Input(_Map):
     w: int
 
 
+PACK = 4  # input channels that ONNX Runtime's INT8 kernels multiply at once
+LEAST_OUT = 16  # output channels of those that read the image where it lies
+
+
+def direct_channels(c_in: int, c_out: int, kernel: int, stride: int, groups: int = 1) -> int:
+    """Channels up to which the `ort` scheme fills an image with zeros ahead of its first convolution.
+
+    With three channels ONNX Runtime unrolls every window (im2col) before it multiplies; with four its kernels read the
+    image directly. Where windows do not overlap there is little to unroll, and below `LEAST_OUT` output channels no
+    such kernel.
+    """
+    filled = -(-c_in // PACK) * PACK
+    return filled if groups == 1 and kernel > stride and c_out >= LEAST_OUT else c_in
+
+
 @dataclass(frozen=True)
 class Conv(Operator):
     """[c_in, h, w] -> [c_out, ceil(h/stride), ceil(w/stride)], padding kernel // 2, BatchNorm folded in.

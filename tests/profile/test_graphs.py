@@ -42,7 +42,7 @@ def executed(graph: bytes | Path, directory: Path) -> Counter[str]:
 
 
 def macs(graph: bytes) -> int:
-    """Multiply-accumulates of one image, from the shapes of the graph alone."""
+    """Multiply-accumulates of one image, from the shapes of the graph alone; channels of zeros do not count."""
     model = onnx.load_from_string(graph)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
@@ -51,11 +51,14 @@ def macs(graph: bytes) -> int:
         for value in [*inferred.value_info, *inferred.input, *inferred.output]
     }
     shapes |= {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    total = 0
+    total, filled = 0, set()
     for node in model.graph.node:
+        if node.op_type == "Pad" or node.input[0] in filled and node.op_type.endswith("Linear"):
+            filled.add(node.output[0])
         out = int(np.prod(shapes[node.output[0]])) if node.op_type in ("Conv", "Gemm", "MatMul") else 0
         if node.op_type == "Conv":
-            total += out * int(np.prod(shapes[node.input[1]][1:]))
+            channels, *window = shapes[node.input[1]][1:]
+            total += out * int(np.prod([3 if node.input[0] in filled else channels, *window]))
         elif out:
             total += out * shapes[node.input[0]][-1]
     return total

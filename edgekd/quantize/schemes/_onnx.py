@@ -9,6 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.export.lower import drop_unused
+from edgekd.profile.operators import direct_channels
 
 
 def name_global_pools(model: Any) -> None:
@@ -49,16 +50,10 @@ def round_gemm_biases(model: Any) -> None:
     drop_unused(model)
 
 
-PACK = 4  # input channels that an int8 product takes at once
-LEAST_OUT = 16  # output channels of the direct kernels
-
-
 def pad_channels(model: Any) -> None:
-    """Channels of zeros fill an image up to a multiple of `PACK`, and the weights of the convolution that reads it.
+    """Channels of zeros fill an image up to what ONNX Runtime's kernels take directly (`direct_channels`).
 
-    With three channels ONNX Runtime unrolls every window (im2col) before it multiplies; with four its kernels read the
-    image where it lies. The integers that come out are the same ones. Where windows do not overlap there is little to
-    unroll, and below `LEAST_OUT` output channels no such kernel.
+    So do the weights of the convolution that reads it; the integers that come out are the same ones.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -71,7 +66,7 @@ def pad_channels(model: Any) -> None:
 
     nodes = list(graph.node)
     for node in graph.node:
-        if node.op_type != "Conv" or not _unrolled(node):
+        if node.op_type != "Conv":
             continue
         image, kernel = (made_by(name, "DequantizeLinear") for name in node.input[:2])
         quantize = None if image is None else made_by(image.input[0], "QuantizeLinear")
@@ -79,25 +74,21 @@ def pad_channels(model: Any) -> None:
         if quantize is None or weights is None or quantize.input[0] in maker:
             continue
         values = numpy_helper.to_array(weights)  # [N, C, H, W]
-        missing = -values.shape[1] % PACK
-        if missing == 0 or len(values) < LEAST_OUT:
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        size, stride = max(values.shape[2:]), max(given.get("strides", [1]))
+        missing = direct_channels(values.shape[1], len(values), size, stride, given.get("group", 1)) - values.shape[1]
+        if missing == 0:
             continue
-        filled = np.pad(values, [(0, 0), (0, missing), *[(0, 0)] * (values.ndim - 2)])
+        rest = [0] * (values.ndim - 2)
+        filled = np.pad(values, [(0, 0), (0, missing), *[(0, 0)] * len(rest)])
         weights.CopyFrom(numpy_helper.from_array(filled, weights.name))
-        after = [0, missing, *[0] * (values.ndim - 2)]
         pads, padded = f"{quantize.input[0]}_pads", f"{quantize.input[0]}_padded"
-        graph.initializer.append(numpy_helper.from_array(np.array([0] * values.ndim + after, np.int64), pads))
+        ends = np.array([0, 0, *rest, 0, missing, *rest], np.int64)
+        graph.initializer.append(numpy_helper.from_array(ends, pads))
         nodes.insert(nodes.index(quantize), helper.make_node("Pad", [quantize.input[0], pads], [padded], name=padded))
         quantize.input[0] = padded
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _unrolled(node: Any) -> bool:
-    """Whether a convolution of one group has windows that overlap."""
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    kernel, strides = values.get("kernel_shape", [1]), values.get("strides", [1])
-    return bool(values.get("group", 1) == 1 and max(kernel) > max(strides))
 
 
 def transpose_weights(model: Any) -> None:
