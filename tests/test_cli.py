@@ -364,9 +364,9 @@ def test_a_target_or_space_that_is_not_known_is_not_calibrated() -> None:
 
 def test_one_method(tmp_path: Path) -> None:
     record = json.loads(edgekd("methods", "show", "kd", "--json").stdout)
-    assert record["name"] == "kd" and record["options"]["alpha"] == 0.9
+    assert record["name"] == "kd" and record["options"]["alpha"] == 0.9 and record["options"]["temperature"] is None
     shown = edgekd("methods", "show", "kd").stdout
-    assert "T^2 KL(" in shown and "Hinton et al. 2015" in shown and "alpha = 0.9" in shown
+    assert "T^2 KL(" in shown and "Hinton et al. 2015" in shown and "temperature = None" in shown
     assert "warmup = 0.083333\n" in edgekd("methods", "show", "dkd").stdout
     assert "refuses      crd ofakd\n" in edgekd("methods", "show", "mixkd").stdout
     unknown = edgekd("methods", "show", "kdd")

@@ -73,4 +73,4 @@ def test_zscore_has_the_authors_weights() -> None:
     terms = run(prepared(KD(zscore=True)), student, teacher, labels)
     assert terms["kd"].item() == pytest.approx(9 * kd_loss(student, teacher, 2.0, zscore=True).item(), rel=1e-6)
     assert terms["ce"].item() == pytest.approx(0.1 * torch.nn.functional.cross_entropy(student, labels).item())
-    assert KD(temperature=4.0, zscore=True).temperature == 4.0
+    assert KD(temperature=4.0, zscore=True).temperature == KD().temperature == 4.0
