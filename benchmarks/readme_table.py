@@ -309,6 +309,9 @@ def mlperf_tiny(found: list[Line]) -> str:
             f"{row['macs'] / 1e6:.1f} M",
         ]
         rows.append([label, *figures])
+    same = f["resnet8"]
+    label = "a ResNet-8 of random weights, INT8 by edgekd, ONNX Runtime"
+    rows.append([label, "-", f"{same['p50_ms']:.3f} ms", f"{same['bytes']:,}", f"{same['macs'] / 1e6:.1f} M"])
     return (
         "CIFAR-10, all 10,000 test images, latency the p50 at batch 1 on one thread, both in one process.\n"
         f"Made by `{line['command']}` ({line['date']}).\n\n"
