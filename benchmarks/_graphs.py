@@ -20,6 +20,7 @@ from edgekd.quantize.graph import calibrate, prepare
 
 Shape = tuple[int, int, int]
 
+FASTER = 0.95  # of another latency: two measurements of one graph differ by a twentieth
 TARGETS = {75: "t4", 80: "a100-40gb", 86: "rtx-3060", 89: "rtx-4090", 120: "rtx-5090"}  # one a compute capability
 
 

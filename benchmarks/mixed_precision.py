@@ -13,7 +13,7 @@ from argparse import Namespace
 from typing import Any
 
 from _cifar100 import SHAPE
-from _graphs import export_ptq, latencies
+from _graphs import FASTER, export_ptq, latencies
 from _record import lines, record
 from _students import NETS, OPSET, Students
 
@@ -22,7 +22,6 @@ from edgekd.export import export_fp32
 from edgekd.models import load_checkpoint
 
 NEAR = 0.001  # of FP32's top-1
-FASTER = 0.95  # of FP32's latency: two measurements of one graph differ by a twentieth
 
 
 def measured(students: Students, options: Namespace) -> dict[str, Any]:

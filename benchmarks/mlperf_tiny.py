@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from _graphs import export_ptq, settled
+from _graphs import FASTER, export_ptq, settled
 from _litert import LiteRtSession
 from _record import lines, record
 
@@ -45,7 +45,6 @@ IMAGES, TEACHER = "cifar10_train6bit_testexact.zip", "teachers/cifar10_resnet56-
 PEER = "teachers/mlperftiny_resnet8_pretrainedResnet_quant.tflite"
 TARGET = "x86-cpu"
 RESNET8 = ModelSpec("edgekd", "resnet8", 10, (3, 32, 32), {"shortcut": "B"})  # its parameters and MACs, layer by layer
-FASTER = 0.95  # of the peer's latency: two measurements of one graph differ by a twentieth
 BATCH = 100
 
 
