@@ -126,16 +126,17 @@ def seed_methods(found: list[Line]) -> str:
         runs.items(), key=lambda item: (groups.index(item[0][0]), -statistics.fmean(run["top1"] for run in item[1]))
     ):
         top1 = mean_and_spread([100 * run["top1"] for run in several])
-        minutes = f"{statistics.fmean(run['seconds'] for run in several) / 60:.0f}"
+        seconds = [run["seconds"] for run in several if "seconds" in run]  # not of a run that was paused
+        minutes = f"{statistics.fmean(seconds) / 60:.0f}" if seconds else ""
         exposed = [run["exposure"] for run in several if "exposure" in run]
         rounds = " / ".join(f"{100 * value:.1f}" for value in several[0].get("rounds", ()))
         note = f"exposure {mean_and_spread(exposed)} bits" if exposed else rounds
-        rows.append([group, method, top1, str(len(several)), minutes, note])
+        rows.append([group, method, str(several[0]["epochs"]), top1, str(len(several)), minutes, note])
     return (
         "Methods of the founding papers, each in its setting, beside plain training and kd of the same budget: top-1\n"
         "on all 10,000 test images, and minutes of training on one core. The settings are described in\n"
         f"`benchmarks/seed_methods.py`, which made them ({found[-1]['date']}).\n\n"
-        f"{table(['setting', 'method', 'top-1, %', 'seeds', 'minutes', ''], rows)}\n"
+        f"{table(['setting', 'method', 'epochs', 'top-1, %', 'seeds', 'minutes', ''], rows)}\n"
     )
 
 
