@@ -73,7 +73,7 @@ CHOICES: dict[str, Any] = {
     "plain": "ce",
     "kd": "kd",
     "pld": "pld",
-    "pld, T = 4": {"pld": {"temperature": 4.0}},  # its authors' for CIFAR-100
+    "pld at T = 4": {"pld": {"temperature": 4.0}},  # its authors' for CIFAR-100
     "dhkd": "dhkd",
     "mixkd": "mixkd",
     "hard": "hard",
