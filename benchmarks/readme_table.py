@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from _record import ROOT, lines
@@ -102,41 +102,51 @@ def mean_and_spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.2f}{spread}"
 
 
-def distill_accuracy(found: list[Line]) -> str:
-    runs: dict[str, list[float]] = {}
+SHORT = ("cifar100", "aspects", "combinations")  # settings of seed_methods.py that are distill_accuracy.py's
+
+
+def best_first(found: Iterable[Line], *keys: str) -> list[tuple[list[str], list[Line]]]:
+    """Runs that have the figures `keys` in common, of all seeds, by their mean top-1; the first keys in their order."""
+    runs: dict[tuple[str, ...], list[Line]] = {}
     for line in found:
-        runs.setdefault(line["figures"]["method"], []).append(100 * line["figures"]["top1"])
-    best_first = sorted(runs.items(), key=lambda item: -statistics.fmean(item[1]))
-    rows = [[name, mean_and_spread(values), str(len(values))] for name, values in best_first]
+        runs.setdefault(tuple(line["figures"][key] for key in keys), []).append(line["figures"])
+    order = list(dict.fromkeys(names[:-1] for names in runs))
+    of_mean = {names: statistics.fmean(run["top1"] for run in several) for names, several in runs.items()}
+    return [(list(names), runs[names]) for names in sorted(runs, key=lambda n: (order.index(n[:-1]), -of_mean[n]))]
+
+
+def accuracy_cells(several: list[Line]) -> list[str]:
+    """Top-1, seeds and minutes of one method."""
+    seconds = [run["seconds"] for run in several if "seconds" in run]  # not of a run that was paused
+    minutes = f"{statistics.fmean(seconds) / 60:.0f}" if seconds else ""
+    return [mean_and_spread([100 * run["top1"] for run in several]), str(len(several)), minutes]
+
+
+def distill_accuracy(found: list[Line]) -> str:
+    others = [line for line in lines("seed_methods") if line["figures"]["group"] in SHORT]
+    rows = [[*names, *accuracy_cells(several)] for names, several in best_first([*found, *others], "method")]
     return (
         "ResNet-56 (72.63 %) to ResNet-20 on the first 20,000 training images of CIFAR-100, 20 epochs, top-1 on all\n"
-        f"10,000 test images. Made by `python benchmarks/distill_accuracy.py` ({found[-1]['date']}).\n\n"
-        f"{table(['method', 'top-1, %', 'seeds'], rows)}\n"
+        "10,000 test images, and minutes of training on one core. Made by `python benchmarks/distill_accuracy.py` and\n"
+        f"`python benchmarks/seed_methods.py` ({found[-1]['date']}).\n\n"
+        f"{table(['method', 'top-1, %', 'seeds', 'minutes'], rows)}\n"
     )
 
 
 def seed_methods(found: list[Line]) -> str:
-    beside = [line for line in lines("distill_accuracy") if line["figures"]["method"] in ("plain", "kd")]
-    runs: dict[tuple[str, str], list[Line]] = {}
-    for line in [*({**one, "figures": one["figures"] | {"group": "cifar100"}} for one in beside), *found]:
-        runs.setdefault((line["figures"]["group"], line["figures"]["method"]), []).append(line["figures"])
-    groups = list(dict.fromkeys(group for group, _ in runs))
     rows = []
-    for (group, method), several in sorted(
-        runs.items(), key=lambda item: (groups.index(item[0][0]), -statistics.fmean(run["top1"] for run in item[1]))
-    ):
-        top1 = mean_and_spread([100 * run["top1"] for run in several])
-        seconds = [run["seconds"] for run in several if "seconds" in run]  # not of a run that was paused
-        minutes = f"{statistics.fmean(seconds) / 60:.0f}" if seconds else ""
+    settings = [line for line in found if line["figures"]["group"] not in SHORT]
+    for names, several in best_first(settings, "group", "method"):
         exposed = [run["exposure"] for run in several if "exposure" in run]
         rounds = " / ".join(f"{100 * value:.1f}" for value in several[0].get("rounds", ()))
         note = f"exposure {mean_and_spread(exposed)} bits" if exposed else rounds
-        rows.append([group, method, str(several[0]["epochs"]), top1, str(len(several)), minutes, note])
+        rows.append([*names, *accuracy_cells(several), note])
+    epochs = " or ".join(sorted({f"{line['figures']['epochs']}" for line in settings}))
     return (
-        "Methods of the founding papers, each in its setting, beside plain training and kd of the same budget: top-1\n"
-        "on all 10,000 test images, and minutes of training on one core. The settings are described in\n"
-        f"`benchmarks/seed_methods.py`, which made them ({found[-1]['date']}).\n\n"
-        f"{table(['setting', 'method', 'epochs', 'top-1, %', 'seeds', 'minutes', ''], rows)}\n"
+        f"Methods that are for another setting, {epochs} epochs of 20,000 images, beside plain training and kd of the\n"
+        "same budget: top-1 on all 10,000 test images. The settings are described in `benchmarks/seed_methods.py`,\n"
+        f"which made them ({found[-1]['date']}).\n\n"
+        f"{table(['setting', 'method', 'top-1, %', 'seeds', 'minutes', ''], rows)}\n"
     )
 
 

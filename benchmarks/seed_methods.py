@@ -84,7 +84,10 @@ CHOICES: dict[str, Any] = {
     "kd + talking": ["kd", "talking"],
 }
 COMBINATIONS: dict[str, Any] = {
-    "pld + dhkd": ["pld", "dhkd"],
+    "pld at T = 4 + dhkd": [{"pld": {"temperature": 4.0}}, "dhkd"],
+    "dist + dhkd": ["dist", "dhkd"],
+    "dkd + dhkd": ["dkd", "dhkd"],
+    "kd + dhkd": ["kd", "dhkd"],
     "kd + sinkd + trg": ["kd", {"sinkd": 0.8}, "trg"],
     "taid + trg": ["taid", "trg"],
 }
