@@ -78,6 +78,7 @@ CHOICES: dict[str, Any] = {
     "mixkd": "mixkd",
     "hard": "hard",
     "tgeo": "tgeo",
+    "tgeo at T = 4": {"tgeo": {"temperature": 4.0}},  # kd's
     "kd + sinkd": ["kd", {"sinkd": 0.8}],
     "taid": "taid",
     "kd + trg": ["kd", "trg"],
@@ -86,8 +87,11 @@ CHOICES: dict[str, Any] = {
 COMBINATIONS: dict[str, Any] = {
     "pld at T = 4 + dhkd": [{"pld": {"temperature": 4.0}}, "dhkd"],
     "dist + dhkd": ["dist", "dhkd"],
-    "dkd + dhkd": ["dkd", "dhkd"],
-    "kd + dhkd": ["kd", "dhkd"],
+    "dist + 0.1 dhkd": ["dist", {"dhkd": 0.1}],
+    "dkd at beta = 8 + dhkd": ["dkd", "dhkd"],
+    "kd z-score + dhkd": [{"kd": {"zscore": True}}, "dhkd"],
+    "dist + at": ["dist", "at"],
+    "dist + trg": ["dist", "trg"],
     "kd + sinkd + trg": ["kd", {"sinkd": 0.8}, "trg"],
     "taid + trg": ["taid", "trg"],
 }
