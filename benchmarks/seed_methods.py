@@ -94,6 +94,8 @@ COMBINATIONS: dict[str, Any] = {
     "dist + at": ["dist", "at"],
     "reviewkd + dist": ["reviewkd", "dist"],
     "dist + trg": ["dist", "trg"],
+    "dist + talking": ["dist", "talking"],
+    "talking": "talking",  # a part, by itself
     "kd + sinkd + trg": ["kd", {"sinkd": 0.8}, "trg"],
     "taid + trg": ["taid", "trg"],
 }
