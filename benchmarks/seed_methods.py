@@ -38,8 +38,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from _cifar100 import CIFAR100, IMAGES, SHAPE, short, teacher_of, trained
+from _cifar100 import IMAGES, SHAPE, short, teacher_of, trained
 from _record import lines, record
+from distill_accuracy import STUDENT
 from torch import nn
 
 from edgekd.artifacts import Checkpoint, ModelSpec
@@ -64,7 +65,6 @@ CIFAR10, CIFAR10_IMAGES = (
     "cifar10_train6bit_testexact.zip",
 )
 CIFAR10_TEACHERS = {"resnet20": "cifar10_resnet20-12fca82f.th", "resnet56": "cifar10_resnet56-4bfd9763.th"}
-STUDENT = ModelSpec("edgekd", "resnet20", 100, SHAPE, {"shortcut": "B"}, **CIFAR100)
 VEHICLES = {"airplane", "automobile", "ship", "truck"}
 CANARIES, OTHERS, REPEATS = 100, 900, 8
 BATCH = 128
@@ -82,6 +82,7 @@ CHOICES: dict[str, Any] = {
     "kd + sinkd": ["kd", {"sinkd": 0.8}],
     "taid": "taid",
     "kd + trg": ["kd", "trg"],
+    "talking": "talking",
     "kd + talking": ["kd", "talking"],
 }
 COMBINATIONS: dict[str, Any] = {
@@ -95,7 +96,6 @@ COMBINATIONS: dict[str, Any] = {
     "reviewkd + dist": ["reviewkd", "dist"],
     "dist + trg": ["dist", "trg"],
     "dist + talking": ["dist", "talking"],
-    "talking": "talking",  # a part, by itself
     "kd + sinkd + trg": ["kd", {"sinkd": 0.8}, "trg"],
     "taid + trg": ["taid", "trg"],
 }
