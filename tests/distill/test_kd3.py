@@ -22,7 +22,7 @@ from edgekd.distill.methods._base import Batch, Network, Outputs, Setup
 from edgekd.distill.methods._combined import make_method
 from edgekd.distill.methods._logits import kl
 from edgekd.distill.methods._pool import Selection, mean_of, mix_distribution
-from edgekd.distill.methods.kd3 import KD3
+from edgekd.distill.methods.kd3 import KD3, Projector
 from edgekd.distill.streams import with_streams
 from edgekd.errors import ConfigError
 from edgekd.models import load_checkpoint
@@ -117,6 +117,20 @@ def test_the_plain_student_has_the_shared_classifier() -> None:
     expected = method.classifiers[0](method.projector(ours.embeddings))
     assert torch.allclose(student.fc(ours.embeddings), expected, atol=1e-5)
     assert method.export(student) is student
+
+
+def test_a_step_moves_the_logits_no_further_than_that_of_a_classifier_of_its_own() -> None:
+    torch.manual_seed(0)
+    shared, own, x = nn.Linear(6, 4), nn.Linear(5, 4), torch.randn(3, 5)
+    shared.weight.data *= 20
+    shared.requires_grad_(False)
+    moved = []
+    for classifier in (own, nn.Sequential(Projector(5, shared), shared)):
+        before = classifier(x)
+        before[:, 0].sum().backward()
+        torch.optim.SGD([p for p in classifier.parameters() if p.requires_grad], 1.0).step()
+        moved.append((classifier(x) - before).norm().item())
+    assert 0.05 * moved[0] < moved[1] <= moved[0]
 
 
 def test_the_most_confident_of_every_class_count() -> None:
