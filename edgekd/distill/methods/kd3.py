@@ -56,7 +56,8 @@ class Projector(nn.Linear):
         self.scale = 1 / torch.linalg.matrix_norm(shared.weight.detach().float(), 2).item()
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        return self.scale * super().forward(embeddings)
+        weight, bias = self.folded()
+        return F.linear(embeddings, weight, bias)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight [d_t, d_s] and bias [d_t] of a plain linear layer."""
