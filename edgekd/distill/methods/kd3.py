@@ -18,7 +18,9 @@ among the x' of the batch.
 A reconstruction: the three parts are the paper's, their formulas, weights and thresholds are ours. What ships is the
 plain student: phi and W are both linear, so after every step its own classifier is set to their product. There are no
 labels, hence no hard-label term; the pool is `distill.unlabelled`, the training images are not used, validation and
-test images are the data's. A confident teacher is no proof that an image belongs to one of the classes.
+test images are the data's. A confident teacher is no proof that an image belongs to one of the classes; and where the
+pool is close to the data, what the teacher doubts teaches most: on CIFAR-100's images a CIFAR-10 student is level with
+kd with `keep: 1.0` and seven points below it by the default.
 """
 
 from __future__ import annotations
