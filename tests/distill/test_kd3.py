@@ -20,9 +20,10 @@ from edgekd.data import Dataset
 from edgekd.distill import distill
 from edgekd.distill.methods._base import Batch, Network, Outputs, Setup
 from edgekd.distill.methods._combined import make_method
+from edgekd.distill.methods._heads import ToShared
 from edgekd.distill.methods._logits import kl
 from edgekd.distill.methods._pool import Selection, mean_of, mix_distribution
-from edgekd.distill.methods.kd3 import KD3, Projector
+from edgekd.distill.methods.kd3 import KD3
 from edgekd.distill.streams import with_streams
 from edgekd.errors import ConfigError
 from edgekd.models import load_checkpoint
@@ -125,7 +126,7 @@ def test_a_step_moves_the_logits_no_further_than_that_of_a_classifier_of_its_own
     shared.weight.data *= 20
     shared.requires_grad_(False)
     moved = []
-    for classifier in (own, nn.Sequential(Projector(5, shared), shared)):
+    for classifier in (own, nn.Sequential(ToShared(5, shared), shared)):
         before = classifier(x)
         before[:, 0].sum().backward()
         torch.optim.SGD([p for p in classifier.parameters() if p.requires_grad], 1.0).step()

@@ -1,4 +1,4 @@
-"""Students that ship with another classifier than the one they were built with."""
+"""Students that ship with another classifier than the one they were built with, or with the teacher's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from edgekd.distill.methods._base import Outputs
 from edgekd.errors import ConfigError
@@ -30,6 +31,26 @@ class Reheaded(nn.Module):
     def head(self) -> nn.Module:
         """Embeddings [B, D] -> logits [B, K]."""
         return self.student.get_submodule(self.classifier)
+
+
+class ToShared(nn.Linear):
+    """Embeddings [B, d] -> those [B, d_W] that the frozen classifier W reads, divided by W's largest singular value.
+
+    Undivided, a step moves the logits by W W^T times what the same step on a classifier would: 24 times for a CIFAR-10
+    ResNet-56, whose student diverges at a learning rate that is right for it with a classifier of its own.
+    """
+
+    def __init__(self, embedding: int, shared: nn.Linear) -> None:
+        super().__init__(embedding, shared.in_features)
+        self.scale = 1 / torch.linalg.matrix_norm(shared.weight.detach().float(), 2).item()
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        weight, bias = self.folded()
+        return F.linear(embeddings, weight, bias)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight [d_W, d] and bias [d_W] of a plain linear layer."""
+        return self.scale * self.weight, self.scale * self.bias
 
 
 def detached_copy(student: nn.Module, classifier: nn.Module) -> tuple[nn.Module, str]:

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from edgekd.distill.methods._base import Batch, Method, Network, Outputs, Setup
 from edgekd.distill.methods._features import embeddings, frozen, full_precision, seeded, teacher_side
-from edgekd.distill.methods._heads import check_one_head
+from edgekd.distill.methods._heads import ToShared, check_one_head
 from edgekd.distill.methods._logits import kl, not_negative, positive, share
 from edgekd.distill.methods._pool import Selection, mean_of, mix_distribution
 from edgekd.distill.methods._schedules import run_steps
@@ -44,26 +44,6 @@ from edgekd.errors import ConfigError
 
 CHUNK = 250  # images of one pass of the teacher
 MIX = 0.1  # a of Beta(a, a)
-
-
-class Projector(nn.Linear):
-    """phi, [B, d_s] to [B, d_t], over the largest singular value of W.
-
-    A step on phi moves the logits by W W^T times what the same step on a classifier would: 24 times for a CIFAR-10
-    ResNet-56, whose student diverges at a learning rate that is right for it with a classifier of its own.
-    """
-
-    def __init__(self, embedding: int, shared: nn.Linear) -> None:
-        super().__init__(embedding, shared.in_features)
-        self.scale = 1 / torch.linalg.matrix_norm(shared.weight.detach().float(), 2).item()
-
-    def forward(self, embeddings: Tensor) -> Tensor:
-        weight, bias = self.folded()
-        return F.linear(embeddings, weight, bias)
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight [d_t, d_s] and bias [d_t] of a plain linear layer."""
-        return self.scale * self.weight, self.scale * self.bias
 
 
 class KD3(Method):
@@ -103,7 +83,7 @@ class KD3(Method):
         self.classifiers, self.networks = (shared, own), (setup.student_network,)
         self.steps = run_steps(self, setup, "warm")
         with seeded(setup.seed):
-            self.projector = Projector(setup.student.embedding, shared)
+            self.projector = ToShared(setup.student.embedding, shared)
         rows = np.arange(len(setup.labels))
         parts = [setup.taught(rows[i : i + CHUNK]).logits.float().softmax(1) for i in range(0, len(rows), CHUNK)]
         self.selection = Selection(*torch.cat(parts).max(1), setup.num_classes, self.keep)
@@ -155,7 +135,7 @@ class KD3(Method):
     def after_step(self, step: int) -> None:
         self.selection.update(step)
         shared, own = self.classifiers
-        assert isinstance(self.projector, Projector)
+        assert isinstance(self.projector, ToShared)
         weight, bias = self.projector.folded()
         own.weight.copy_(shared.weight @ weight)
         own.bias.copy_(shared(bias))
