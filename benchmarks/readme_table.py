@@ -138,7 +138,8 @@ def seed_methods(found: list[Line]) -> str:
     settings = [line for line in found if line["figures"]["group"] not in SHORT]
     for names, several in best_first(settings, "group", "method"):
         exposed = [run["exposure"] for run in several if "exposure" in run]
-        rounds = " / ".join(f"{100 * value:.1f}" for value in several[0].get("rounds", ()))
+        of_round = zip(*(run.get("rounds", ()) for run in several), strict=True)
+        rounds = " / ".join(f"{100 * sum(values) / len(values):.1f}" for values in of_round)
         note = f"exposure {mean_and_spread(exposed)} bits" if exposed else rounds
         rows.append([*names, *accuracy_cells(several), note])
     epochs = " or ".join(sorted({f"{line['figures']['epochs']}" for line in settings}))
