@@ -34,6 +34,7 @@ ADAMW = {"optimizer": "adamw", "lr": 0.0005, "weight_decay": 0.05}  # thirty ste
 OPTIONS = {
     "lelp": {"force": True, "subclasses": 2},
     "prockd": {"images": 100},
+    "kd3": {"keep": 1.0},  # the loss of each pass would be of other images
     **dict.fromkeys(("dkd", "rld", "reviewkd"), {"warmup": 0.0}),  # it would make the first loss smaller
 }
 RISING = {
